@@ -1,0 +1,92 @@
+"""The state folder: where everything that outlives a process is kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Offline and private: no telemetry leaves the machine, and MLflow's job workers (2.7 GB) stay off.
+PRIVACY = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_MODEL_CATALOG_URI": "",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths under ``GROUNDWORK_HOME`` (default ``var/`` in the working folder)."""
+
+    root: Path
+
+    @classmethod
+    def current(cls) -> Home:
+        return cls(Path(os.environ.get("GROUNDWORK_HOME", "var")).expanduser().resolve())
+
+    @property
+    def datasets(self) -> Path:
+        """Uploaded datasets, one file each."""
+        return self.root / "datasets"
+
+    @property
+    def inbox(self) -> Path:
+        """Files dropped here can be named in a form."""
+        return self.root / "inbox"
+
+    @property
+    def stores(self) -> Path:
+        """Encoded samples, addressed by content."""
+        return self.root / "stores"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per training run: checkpoints, and what resuming needs."""
+        return self.root / "runs"
+
+    @property
+    def outputs(self) -> Path:
+        """Prediction files written by flows that were given no output path."""
+        return self.root / "outputs"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def prefect(self) -> Path:
+        return self.root / "prefect"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def mlflow_database(self) -> str:
+        return f"sqlite:///{self.mlflow / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.mlflow / "artifacts"
+
+    def create(self) -> Home:
+        """Make every folder of the state."""
+        for folder in (
+            self.datasets,
+            self.inbox,
+            self.stores,
+            self.runs,
+            self.outputs,
+            self.logs,
+            self.prefect,
+            self.mlflow_artifacts,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """Environment of every child process and of in-process work on this state folder."""
+        return {**PRIVACY, "GROUNDWORK_HOME": str(self.root), "PREFECT_HOME": str(self.prefect)}

@@ -1,0 +1,1 @@
+"""What learns: encoders, objectives, heads, the training loop and the model registry."""
