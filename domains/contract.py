@@ -77,6 +77,10 @@ class Source:
     columns: tuple[str, ...]
     """Columns beside the input column, in order."""
     stream: Callable[[], Iterator[Row]]
+    targets: tuple[str, ...] = ()
+    """Columns that are measured values, where the source knows them; the first is the default target."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Unit of a target, where the source knows it (``K``)."""
 
 
 Sample = Mapping[str, np.ndarray]

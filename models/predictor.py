@@ -1,0 +1,266 @@
+"""A model version that answers: what is in its folder, and raw rows in, predictions out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+
+from domains.contract import (
+    Domain,
+    EncodingSpec,
+    GroundworkError,
+    Record,
+    Reject,
+    Row,
+    Sample,
+    TaskSpec,
+    load_domain,
+    load_encoder_class,
+)
+from models.encoder import Encoder
+from models.tuning import TaskModel
+
+CONTRACT, HEAD, ENCODER, GOLDEN = "contract.json", "head.safetensors", "encoder", "golden.json"
+
+GOLDEN_TOLERANCE = 1e-3
+"""Largest relative difference from the golden answers, across machines and libraries."""
+
+BATCH = 64
+
+
+class Lineage(BaseModel):
+    """Where a version came from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    dataset_origin: str
+    dataset_digest: str
+    rows: int
+    rejects: int
+    foundation: str
+    """``name/version`` of the foundation, or ``none``."""
+    code: str
+    """Commit of the code that made it, or its version where there is no repository."""
+    mlflow_run: str
+    flow_run: str
+
+
+class VersionContract(BaseModel):
+    """All that is needed to use a version, beside its weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["foundation", "task"]
+    domain: str
+    encoding: dict[str, Any]
+    encoding_digest: str
+    task: TaskSpec | None = None
+    linear_head: bool = False
+    split_id: str
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions of rows, one for each, in order."""
+
+    outputs: np.ndarray
+    """float32 [n, outputs]; NaN in the rows that were rejected."""
+    reasons: list[str | None]
+    """Why a row was rejected; None for one that was answered."""
+
+
+class Predictor:
+    """A loaded version. Safe to call from several threads; answers do not depend on batch mates."""
+
+    def __init__(self, contract: VersionContract, model: Encoder | TaskModel, golden: dict[str, Any]) -> None:
+        self.contract = contract
+        self.domain: Domain = load_domain(contract.domain)
+        self.spec: EncodingSpec = self.domain.encoding(**contract.encoding)
+        self.golden = golden
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device).eval()
+        encoder = model.encoder if isinstance(model, TaskModel) else model
+        assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type: a version is always merged
+        self.encoder = encoder
+
+    @classmethod
+    def load(cls, folder: Path) -> Predictor:
+        """Load a version from its folder. Raises GroundworkError for one that cannot be used."""
+        try:
+            contract = VersionContract.model_validate_json((folder / CONTRACT).read_text())
+            golden = json.loads((folder / GOLDEN).read_text())
+            encoder = load_encoder_class(contract.domain).from_pretrained(
+                folder / ENCODER, local_files_only=True, use_safetensors=True
+            )
+            model: Encoder | TaskModel = encoder
+            if contract.task is not None:
+                model = TaskModel(encoder, contract.task.targets, linear_head=contract.linear_head)
+                state = load_file(folder / HEAD)
+                missing = model.load_state_dict(state, strict=False).missing_keys
+                if any(not name.startswith("encoder.") for name in missing):
+                    raise ValueError(f"{HEAD} lacks {missing[:3]}")
+        except GroundworkError:
+            raise
+        except Exception as error:
+            raise GroundworkError(
+                f"the model version in {folder} cannot be read ({_first_line(error)}): "
+                "fetch it again, or register it anew"
+            ) from error
+        predictor = cls(contract, model, golden)
+        if predictor.spec.digest != contract.encoding_digest:
+            raise GroundworkError(
+                f"the model version in {folder} was made with another encoding of {contract.domain} "
+                f"({contract.encoding_digest}, here {predictor.spec.digest}): use the code it names, "
+                f"{contract.lineage.code}"
+            )
+        return predictor
+
+    @staticmethod
+    def save(folder: Path, contract: VersionContract, model: Encoder | TaskModel) -> Predictor:
+        """Write a version to an empty folder, read it back, and record its golden answers."""
+        folder.mkdir(parents=True)
+        encoder = model.encoder if isinstance(model, TaskModel) else model
+        assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type: merged before it is saved
+        encoder.save_pretrained(folder / ENCODER)
+        if isinstance(model, TaskModel):
+            state = {
+                name: tensor.contiguous()
+                for name, tensor in model.state_dict().items()
+                if not name.startswith("encoder.")
+            }
+            save_file(state, folder / HEAD)
+        (folder / CONTRACT).write_text(contract.model_dump_json(indent=2))
+        (folder / GOLDEN).write_text("{}")
+        predictor = Predictor.load(folder)
+        inputs = list(predictor.domain.example)
+        answers = predictor.answer_values(inputs)
+        predictor.golden = {"inputs": inputs, "outputs": answers.outputs.astype(float).tolist()}
+        (folder / GOLDEN).write_text(json.dumps(predictor.golden, indent=2))
+        return predictor
+
+    def read(self, row: Row) -> Record | Reject:
+        """Parse and standardise one raw row, as training did."""
+        return self.domain.read(row, self.spec)
+
+    def encode(self, record: Record) -> Sample:
+        """The sample of a record, as in training."""
+        return self.domain.encode(record, self.spec)
+
+    def tokens(self, sample: Sample) -> int:
+        """Size of a sample, for batches of like size."""
+        return self.encoder.tokens(sample)
+
+    def predict(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Samples -> float32 [n, outputs]: units and probabilities, or a foundation's embeddings."""
+        if not samples:
+            return np.empty((0, self.output_count), dtype=np.float32)
+        order = np.argsort([self.tokens(sample) for sample in samples], kind="stable")
+        results = np.empty((len(samples), self.output_count), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH):
+                chosen = order[start : start + BATCH]
+                batch = self.encoder.collate([samples[index] for index in chosen])
+                batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+                if isinstance(self.model, TaskModel):
+                    outputs = self.model.outputs(self.model(batch)["logits"])
+                else:
+                    outputs = self.model(batch).pooled
+                results[chosen] = outputs.float().cpu().numpy()
+        return results
+
+    @property
+    def output_count(self) -> int:
+        """Numbers per answer."""
+        task = self.contract.task
+        return task.outputs if task is not None else self.encoder.config.hidden_size
+
+    def answer_values(self, values: Sequence[Any]) -> Answers:
+        """Raw input values -> predictions, with a reason for each that could not be used."""
+        return self.answer_rows([Row(index, value) for index, value in enumerate(values)])
+
+    def answer_rows(self, rows: Sequence[Row]) -> Answers:
+        """Raw rows -> predictions, with a reason for each that could not be used."""
+        outputs = np.full((len(rows), self.output_count), np.nan, dtype=np.float32)
+        reasons: list[str | None] = [None] * len(rows)
+        samples, places = [], []
+        for place, row in enumerate(rows):
+            read = self.read(row)
+            if isinstance(read, Reject):
+                reasons[place] = read.reason
+            else:
+                samples.append(self.encode(read))
+                places.append(place)
+        if samples:
+            outputs[places] = self.predict(samples)
+        return Answers(outputs, reasons)
+
+    def answer(self, outputs: np.ndarray) -> dict[str, dict[str, Any]]:
+        """One row of outputs in words: by target, the prediction, its unit and its probabilities."""
+        if self.contract.task is None:
+            return {"embedding": {"prediction": [float(value) for value in outputs]}}
+        described: dict[str, dict[str, Any]] = {}
+        start = 0
+        for target in self.contract.task.targets:
+            values = outputs[start : start + target.outputs].astype(float)
+            start += target.outputs
+            if target.kind == "regression":
+                described[target.name] = {"prediction": float(values[0]), "unit": target.unit}
+            else:
+                chances = values if target.kind == "multiclass" else np.array([1 - values[0], values[0]])
+                described[target.name] = {
+                    "prediction": float(values[0])
+                    if target.kind == "binary"
+                    else target.classes[int(chances.argmax())],
+                    "label": target.classes[int(chances.argmax())],
+                    "probabilities": dict(zip(target.classes, map(float, chances), strict=True)),
+                }
+        return described
+
+    def columns(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs [n, outputs] as table columns, ``TARGET_prediction`` for each target.
+
+        A regression target's column is its value, a binary target's the probability of its second
+        class, a multiclass target's the most probable class, with ``TARGET_probability`` beside it.
+        A foundation gives ``embedding_0`` and so on.
+        """
+        if self.contract.task is None:
+            return {f"embedding_{index}": outputs[:, index] for index in range(outputs.shape[1])}
+        table: dict[str, np.ndarray] = {}
+        start = 0
+        for target in self.contract.task.targets:
+            values = outputs[:, start : start + target.outputs]
+            start += target.outputs
+            if target.kind == "multiclass":
+                answered = np.isfinite(values).all(1)
+                labels = np.full(len(values), None, dtype=object)
+                labels[answered] = np.array(target.classes, dtype=object)[values[answered].argmax(1)]
+                table[f"{target.name}_prediction"] = labels
+                table[f"{target.name}_probability"] = values.max(1)
+            else:
+                table[f"{target.name}_prediction"] = values[:, 0]
+        return table
+
+    def check_golden(self) -> None:
+        """Answer the golden inputs. Raises GroundworkError when the answers are not those recorded."""
+        expected = np.asarray(self.golden["outputs"], dtype=np.float64)
+        answered = self.answer_values(self.golden["inputs"]).outputs
+        scale = np.maximum(np.abs(expected), 1.0)
+        if (
+            answered.shape != expected.shape
+            or not (np.abs(answered - expected) <= GOLDEN_TOLERANCE * scale).all()
+        ):
+            raise GroundworkError("the version does not give its golden answers: it is damaged or misread")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,94 @@
+"""Self-supervised pretraining: one loss over target specifications, whatever the domain.
+
+Masked prediction follows BERT and its graph form (Hu et al. 2020, attribute masking); regression of
+computed descriptors from the whole sample follows CheMeleon (Burns et al. 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+from torch import nn
+from torch.nn import functional as F
+
+from domains.contract import Sample, TargetSpec
+from models.encoder import Batch, Encoder
+
+OUTLIER = 5.0
+"""Standardised reals are clipped here: descriptors have tails that would rule the loss."""
+
+
+class PretrainingSettings(BaseModel):
+    """What pretraining hides."""
+
+    mask_ratio: Annotated[
+        float,
+        Field(gt=0, lt=1, description="Share of tokens and relations hidden in a masked sample (fraction)"),
+    ] = 0.4
+
+
+class PretrainingModel(nn.Module):
+    """An encoder with one small head per target.
+
+    Shapes as in ``Encoder.masked_forward``; ``forward`` returns a scalar loss (mean over targets,
+    each the mean over its observed elements) under ``loss``, as the trainer expects.
+    """
+
+    def __init__(self, encoder: Encoder, targets: Sequence[TargetSpec], mask_ratio: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.targets = tuple(targets)
+        self.mask_ratio = mask_ratio
+        width = encoder.config.hidden_size
+        self.heads = nn.ModuleDict(
+            {
+                target.name: nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, target.size))
+                for target in self.targets
+            }
+        )
+        for target in self.targets:
+            if target.kind == "reals":
+                self.register_buffer(f"mean_{target.name}", torch.zeros(target.size))
+                self.register_buffer(f"scale_{target.name}", torch.ones(target.size))
+
+    def fit_scaling(self, samples: Sequence[Sample]) -> None:
+        """Set the scaling of every sample-level real target from training samples."""
+        for target in self.targets:
+            if target.kind != "reals" or target.level != "sample":
+                continue
+            values = np.stack([sample[target.name] for sample in samples]).astype(np.float64)
+            with np.errstate(all="ignore"):
+                mean = np.nan_to_num(np.nanmean(values, axis=0))
+                scale = np.nan_to_num(np.nanstd(values, axis=0))
+            # A constant column carries nothing: a scale of 1 leaves its standardised value at 0.
+            scale[scale < 1e-8] = 1.0
+            self.get_buffer(f"mean_{target.name}").copy_(torch.from_numpy(mean))
+            self.get_buffer(f"scale_{target.name}").copy_(torch.from_numpy(scale))
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        masked = self.encoder.masked_forward(batch, self.targets, self.mask_ratio)
+        losses = [
+            self.loss(
+                target, self.heads[target.name](masked.features[target.name]), masked.targets[target.name]
+            )
+            for target in self.targets
+        ]
+        return {"loss": torch.stack(losses).mean()}
+
+    def loss(self, target: TargetSpec, predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Mean loss over what was observed; zero, with a gradient, where nothing was."""
+        if not len(truth):
+            return predicted.sum()
+        predicted = predicted.float()
+        if target.kind == "classes":
+            return F.cross_entropy(predicted, truth)
+        truth = (truth - self.get_buffer(f"mean_{target.name}")) / self.get_buffer(f"scale_{target.name}")
+        observed = torch.isfinite(truth)
+        error = F.smooth_l1_loss(
+            predicted, torch.where(observed, truth, 0).clamp(-OUTLIER, OUTLIER), reduction="none"
+        )
+        return (error * observed).sum() / observed.sum().clamp(min=1)

@@ -1,0 +1,210 @@
+"""Model versions in MLflow: registering, promoting, finding and fetching them.
+
+Every version carries tags, so that plain MLflow queries answer what users ask: ``kind``, ``domain``,
+``task``, ``unit``, ``split_id``, ``foundation``, ``dataset``, ``dataset_digest``, ``metric`` and its
+``value``, ``beats_floor`` and the ``promotion`` decision in words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import ColSpec, Schema
+
+from domains.contract import GroundworkError
+from models.predictor import Predictor
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+class UnknownModel(GroundworkError):
+    """No model, version or alias of that name is registered."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version of a model."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str
+    tags: Mapping[str, str]
+    created: datetime
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    @property
+    def beats_floor(self) -> bool | None:
+        """Whether it beats the best floor on its test rows; None for a foundation, which has none."""
+        value = self.tags.get("beats_floor")
+        return None if value is None else value == "true"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a new version, and why."""
+
+    promoted: bool
+    reason: str
+
+
+def names() -> list[str]:
+    """Every registered name, sorted."""
+    found = []
+    token = None
+    while True:
+        page = MlflowClient().search_registered_models(max_results=200, page_token=token)
+        found += [model.name for model in page]
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
+def versions(name: str) -> list[Version]:
+    """Versions of a name, newest first. Raises UnknownModel."""
+    client = MlflowClient()
+    aliases = _aliases(client, name)
+    # The search leaves each version's aliases out; the model's own record has them.
+    found = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return sorted((_version(entry, aliases) for entry in found), key=lambda v: v.version, reverse=True)
+
+
+def resolve(reference: str) -> Version:
+    """Find a version by ``name`` (its champion), ``name@alias`` or ``name/number``.
+
+    Raises UnknownModel, naming what there is.
+    """
+    name, _, alias = reference.partition("@")
+    name, _, number = name.partition("/")
+    client = MlflowClient()
+    aliases = _aliases(client, name)
+    try:
+        if number:
+            return _version(client.get_model_version(name, number), aliases)
+        return _version(client.get_model_version_by_alias(name, alias or CHAMPION), aliases)
+    except MlflowException as error:
+        known = [f"{name}/{version.version}" for version in versions(name)[:5]]
+        known += [f"{name}@{known_alias}" for known_alias in sorted(aliases)]
+        raise UnknownModel(
+            f"{reference!r} is not registered; known: {', '.join(known) or 'no version'}"
+        ) from error
+
+
+def fetch(version: Version) -> Path:
+    """Folder with the files of a version, on this machine."""
+    uri = f"models:/{version.name}/{version.version}/artifacts/version"
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        raise GroundworkError(
+            f"the files of {version.reference} cannot be fetched ({str(error).splitlines()[0][:160]}): "
+            "is the artifact store reachable?"
+        ) from error
+
+
+def load(reference: str) -> tuple[Version, Predictor]:
+    """Resolve, fetch and load a version."""
+    version = resolve(reference)
+    return version, Predictor.load(fetch(version))
+
+
+def register(name: str, folder: Path, predictor: Predictor, run_id: str, tags: Mapping[str, str]) -> Version:
+    """Register the version saved in ``folder`` under ``name``, with signature and input example."""
+    client = MlflowClient()
+    inputs = pd.DataFrame({predictor.domain.input_column: list(predictor.domain.example)})
+    logged = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(__file__).with_name("pyfunc.py")),
+        artifacts={"version": str(folder)},
+        signature=_signature(predictor),
+        input_example=inputs,
+        # Inferring requirements would import the model anew and take seconds.
+        pip_requirements=["groundwork"],
+        run_id=run_id,
+    )
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise GroundworkError(f"{name!r} cannot be a model's name: {error.message}") from error
+    created = client.create_model_version(
+        name, source=logged.model_uri, run_id=run_id, tags=dict(tags), model_id=logged.model_id
+    )
+    return _version(created, _aliases(client, name))
+
+
+def promote(version: Version, decision: Promotion) -> Version:
+    """Record a decision on the version and move the alias it earns."""
+    client = MlflowClient()
+    client.set_model_version_tag(version.name, str(version.version), "promotion", decision.reason)
+    alias = CHAMPION if decision.promoted else CHALLENGER
+    client.set_registered_model_alias(version.name, alias, str(version.version))
+    if decision.promoted and CHALLENGER in _aliases(client, version.name):
+        client.delete_registered_model_alias(version.name, CHALLENGER)
+    return resolve(version.reference)
+
+
+def champion(name: str) -> Version | None:
+    """The champion of a name, or None where there is none yet."""
+    try:
+        return resolve(f"{name}@{CHAMPION}")
+    except UnknownModel:
+        return None
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
+    try:
+        return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        known = ", ".join(names()[:10]) or "none yet; run `groundwork finetune` first"
+        raise UnknownModel(f"no model is called {name!r}; registered: {known}") from error
+
+
+def _version(entry: ModelVersion, aliases: Mapping[str, int]) -> Version:
+    number = int(entry.version)
+    return Version(
+        name=entry.name,
+        version=number,
+        aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
+        run_id=entry.run_id or "",
+        tags=dict(entry.tags),
+        created=datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC),
+    )
+
+
+def _signature(predictor: Predictor) -> ModelSignature:
+    example = predictor.domain.example[0]
+    column = predictor.domain.input_column
+    if isinstance(example, str):
+        inputs = Schema([ColSpec("string", column)])
+    else:
+        inputs = mlflow.models.infer_signature(pd.DataFrame({column: list(predictor.domain.example)})).inputs
+    answered = predictor.columns(np.zeros((1, predictor.output_count), dtype=np.float32))
+    outputs = [
+        ColSpec("string" if values.dtype == object else "float", name) for name, values in answered.items()
+    ]
+    return ModelSignature(
+        inputs, Schema([*outputs, ColSpec("string", "status"), ColSpec("string", "reason")])
+    )
+
+
+def describe_targets(predictor: Predictor) -> str:
+    """Targets of a version as JSON, for its ``targets`` tag."""
+    task = predictor.contract.task
+    return json.dumps([target.model_dump(mode="json") for target in task.targets] if task else [])

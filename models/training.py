@@ -1,0 +1,272 @@
+"""The one training loop: transformers' Trainer with progress, checkpoints and a clean stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+from torch import nn
+from torch.utils.data import Dataset, Sampler
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from domains.contract import GroundworkError
+from models.encoder import parameter_count
+
+logger = logging.getLogger("groundwork.training")
+
+TRAINER_STATE = "trainer_state.json"
+
+
+class TrainingSettings(BaseModel):
+    """How long and how fast a model learns."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000, description="Passes over the training rows")] = 10
+    batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
+    learning_rate: Annotated[
+        float, Field(gt=0, le=1, description="Peak learning rate of AdamW (per step)")
+    ] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay of AdamW")] = 0.01
+    seed: Annotated[
+        int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, masks and random splits")
+    ] = 0
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="Arithmetic of the matrix products; auto takes bf16 on a GPU that has it"),
+    ] = "auto"
+
+
+class Interrupted(BaseException):
+    """Training was asked to stop (SIGTERM, Ctrl-C); the checkpoint is written.
+
+    A BaseException, like KeyboardInterrupt, so that no handler of ordinary errors takes it for one.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"training was stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands; losses and rates by name."""
+
+    step: int
+    total_steps: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training cost and reached."""
+
+    steps: int
+    seconds: float
+    best_loss: float
+    samples_per_second: float
+    trainable_parameters: int
+    device: str
+
+
+class _Samples(Dataset):
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class _BucketingTrainer(Trainer):
+    """Trainer whose batches hold samples of like size, so that little is padded."""
+
+    def __init__(self, *args: Any, lengths: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lengths = [int(length) for length in lengths]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch, lengths=self._lengths)
+
+
+class _Listener(TrainerCallback):
+    """Reports progress, and turns a stop request into a checkpoint at the end of the step."""
+
+    def __init__(self, report: Callable[[Progress], None], stop: _Stop) -> None:
+        self.report = report
+        self.stop = stop
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name != "epoch"}
+        self.report(Progress(state.global_step, state.max_steps, metrics))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.stop.signum is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+@dataclass
+class _Stop:
+    signum: int | None = None
+
+
+@contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    """Collect SIGTERM and SIGINT instead of dying in the middle of an optimiser step."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals only ever reach the main thread
+        return
+
+    def request(signum: int, _frame: Any) -> None:
+        stop.signum = signum
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run: the trainer writes its state file last."""
+    complete = [path for path in folder.glob("checkpoint-*") if (path / TRAINER_STATE).is_file()]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint. Raises GroundworkError when its state is unreadable."""
+    try:
+        return int(json.loads((checkpoint / TRAINER_STATE).read_text())["global_step"])
+    except (OSError, ValueError, KeyError) as error:
+        raise _corrupt(checkpoint, error) from error
+
+
+def _corrupt(checkpoint: Path, error: Exception) -> GroundworkError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return GroundworkError(
+        f"the checkpoint {checkpoint} cannot be read ({reason[:120]}); delete that folder to go on from "
+        "the one before it, or run without resume to start anew"
+    )
+
+
+def train(
+    model: nn.Module,
+    training: Sequence[Any],
+    validation: Sequence[Any],
+    *,
+    collate: Callable[[Sequence[Any]], dict[str, Any]],
+    lengths: Sequence[int],
+    settings: TrainingSettings,
+    folder: Path,
+    resume: bool,
+    report: Callable[[Progress], None],
+    patience: int | None = None,
+) -> TrainingResult:
+    """Train ``model`` in place and leave it with the weights of its best validation loss.
+
+    ``training`` and ``validation`` hold items that ``collate`` turns into the model's keyword
+    arguments; the model returns ``{"loss": scalar}``. ``lengths`` are the tokens of each training
+    item. With ``patience``, training ends after that many epochs without improvement. Checkpoints
+    go to ``folder``; with ``resume`` the newest is continued, and the result equals that of an
+    undisturbed run. Raises Interrupted after SIGTERM or SIGINT once a checkpoint is written, and
+    GroundworkError for a checkpoint that cannot be read or a loss that is not a number.
+    """
+    steps_per_epoch = -(-len(training) // settings.batch_size)
+    bf16 = settings.precision == "bf16" or (
+        settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(steps_per_epoch, max(1, steps_per_epoch * settings.epochs // 10)),
+        max_grad_norm=1.0,
+        seed=settings.seed,
+        bf16=bf16,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=max(1, min(20, steps_per_epoch // 4)),
+        prediction_loss_only=True,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        log_level="error",
+    )
+    checkpoint = last_checkpoint(folder) if resume else None
+    if checkpoint is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    with _stoppable() as stop:
+        trainer = _BucketingTrainer(
+            model,
+            arguments,
+            data_collator=collate,
+            train_dataset=_Samples(training),
+            eval_dataset=_Samples(validation),
+            lengths=lengths,
+            callbacks=[_Listener(report, stop)]
+            + ([EarlyStoppingCallback(patience)] if patience is not None else []),
+        )
+        for callback in list(trainer.callback_handler.callbacks):
+            if type(callback).__name__ == "PrinterCallback":
+                trainer.remove_callback(callback)
+        output = _run(trainer, checkpoint, folder)
+        if stop.signum is not None:
+            raise Interrupted(stop.signum)
+    best = trainer.state.best_metric
+    if best is None or not np.isfinite(best):
+        raise GroundworkError(
+            "the validation loss is not a number: lower the learning rate, or look for extreme target values"
+        )
+    # Kept by the trainer for restoring its arguments; nothing here reads a pickle.
+    for leftover in folder.glob("checkpoint-*/training_args.bin"):
+        leftover.unlink()
+    return TrainingResult(
+        steps=trainer.state.global_step,
+        seconds=float(output.metrics["train_runtime"]),
+        best_loss=float(best),
+        samples_per_second=float(output.metrics["train_samples_per_second"]),
+        trainable_parameters=parameter_count(model, trainable_only=True),
+        device=str(arguments.device),
+    )
+
+
+def _run(trainer: Trainer, checkpoint: Path | None, folder: Path) -> Any:
+    try:
+        return trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except OSError as error:
+        if error.errno == 28:
+            raise GroundworkError(
+                f"no space left to write a checkpoint in {folder}: free some disk space, then resume"
+            ) from error
+        raise
+    except Exception as error:
+        if checkpoint is not None and trainer.state.global_step == 0:
+            raise _corrupt(checkpoint, error) from error
+        raise
