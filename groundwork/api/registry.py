@@ -1,0 +1,70 @@
+"""What the service asks of the model registry, and the real one, imported when it is first asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from domains.contract import GroundworkError
+
+if TYPE_CHECKING:
+    from models.predictor import Predictor
+    from models.registry import Version
+
+
+class NotRegistered(GroundworkError):
+    """No model, version or alias of that name is registered."""
+
+
+class Registry(Protocol):
+    """Blocking calls, made from threads. All raise NotRegistered for what there is not."""
+
+    def names(self) -> list[str]:
+        """Every registered name."""
+        ...
+
+    def versions(self, name: str) -> list[Version]:
+        """Versions of a name, newest first."""
+        ...
+
+    def resolve(self, reference: str) -> Version:
+        """The version that ``name@alias`` or ``name/number`` names now."""
+        ...
+
+    def load(self, version: Version) -> Predictor:
+        """Fetch a version and bring it into memory. Raises GroundworkError when that fails."""
+        ...
+
+
+class MlflowRegistry:
+    """``models.registry`` behind the protocol.
+
+    It is imported inside the calls: torch and MLflow take seconds to import, in which the service would
+    not answer, and which the services that start beside it need themselves.
+    """
+
+    def names(self) -> list[str]:
+        from models import registry
+
+        return registry.names()
+
+    def versions(self, name: str) -> list[Version]:
+        from models import registry
+
+        try:
+            return registry.versions(name)
+        except registry.UnknownModel as error:
+            raise NotRegistered(str(error)) from error
+
+    def resolve(self, reference: str) -> Version:
+        from models import registry
+
+        try:
+            return registry.resolve(reference)
+        except registry.UnknownModel as error:
+            raise NotRegistered(str(error)) from error
+
+    def load(self, version: Version) -> Predictor:
+        from models import registry
+        from models.predictor import Predictor
+
+        return Predictor.load(registry.fetch(version))
