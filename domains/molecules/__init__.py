@@ -1,0 +1,72 @@
+"""Molecules: SMILES and mol blocks in, graphs as integer codes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from domains.contract import EncodingSpec, Floor, Record, Reject, Row, Sample, Source, TargetSpec, TaskSpec
+from domains.molecules import drawing, embedded, floors, reading, scaffolds
+from domains.molecules.descriptors import DESCRIPTORS, descriptors
+from domains.molecules.encoding import ATOM_FIELDS, BOND_FIELDS, encode
+from domains.molecules.reading import MoleculeEncoding
+
+__all__ = ["MOLECULES", "MoleculeEncoding", "Molecules"]
+
+
+class Molecules:
+    """The domain of molecules; see ``domains.contract.Domain`` for what each method owes."""
+
+    name = "molecules"
+    noun = "molecule"
+    input_column = "smiles"
+    encoding: type[EncodingSpec] = MoleculeEncoding
+    split_methods = scaffolds.SPLIT_METHODS
+    corpus = "chemicals"
+    example = ("CCO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O")
+
+    ATOM_FIELDS = ATOM_FIELDS
+    BOND_FIELDS = BOND_FIELDS
+    DESCRIPTORS = DESCRIPTORS
+
+    def embedded(self) -> Mapping[str, Callable[[], Source]]:
+        return embedded.embedded_sources()
+
+    def open(self, path: Path, input_column: str | None = None) -> Source:
+        return reading.open_source(path, input_column)
+
+    def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
+        return reading.read(row, cast(MoleculeEncoding, spec))
+
+    def encode(self, record: Record, spec: EncodingSpec) -> Sample:
+        return encode(record)
+
+    def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
+        """A token or relation target is the column of ``atoms`` or ``bond_codes`` with its name."""
+        sizes = dict(ATOM_FIELDS + BOND_FIELDS)
+        return (
+            *(
+                TargetSpec(name, "token", "classes", sizes[name])
+                for name in ("element", "hydrogens", "charge")
+            ),
+            TargetSpec("bond", "relation", "classes", sizes["bond"]),
+            TargetSpec("descriptors", "sample", "reals", len(DESCRIPTORS)),
+        )
+
+    def describe(self, record: Record, spec: EncodingSpec) -> Sample:
+        return {"descriptors": descriptors(record.value)}
+
+    def groups(self, records: Sequence[Record], method: str) -> np.ndarray:
+        return scaffolds.group_records(records, method)
+
+    def floors(self, task: TaskSpec) -> Sequence[Floor]:
+        return floors.molecule_floors()
+
+    def draw(self, record: Record, caption: str) -> bytes:
+        return drawing.draw_molecule(record, caption)
+
+
+MOLECULES = Molecules()

@@ -1,0 +1,156 @@
+"""THE encode path of molecules: one graph as integer codes, independent of the order of its atoms.
+
+Asking RDKit for every property of every atom from Python costs twice the parse. Here each atom is one
+integer from C++, looked up in a table that fills itself, and the bonds are one numpy matrix; Python
+loops serve only atoms that are not in the table and molecules with stereo or unusual bonds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import rdCIPLabeler, rdMolDescriptors
+
+from domains.contract import Record, Sample
+
+ATOM_FIELDS = (
+    ("element", 119),  # atomic number; 0 is an attachment point
+    ("degree", 13),  # neighbours with implicit hydrogens; 12 stands for more
+    ("hydrogens", 9),  # implicit and explicit; 8 stands for more
+    ("charge", 17),  # formal charge + 8, clipped to ±8
+    ("aromatic", 2),
+    ("ring", 2),
+    ("chirality", 4),  # 0 none, 1 R, 2 S, 3 set, but CIP rules give it no label
+)
+"""Name and number of codes of each column of ``atoms``."""
+BOND_FIELDS = (
+    ("bond", 5),  # order: 0 single, 1 double, 2 triple, 3 aromatic, 4 other (dative, quadruple, unknown)
+    ("stereo", 3),  # 0 none, 1 E, 2 Z
+)
+"""Name and number of codes of each column of ``bond_codes``."""
+
+AROMATIC, CHIRALITY, STEREO = 4, 6, 1
+ORDER_OF = {
+    Chem.BondType.SINGLE: 0,
+    Chem.BondType.DOUBLE: 1,
+    Chem.BondType.TRIPLE: 2,
+    Chem.BondType.AROMATIC: 3,
+}
+CODES_OF_DOUBLED = np.array([[order, 0] for order in (4, 4, 0, 3, 1, 4, 2, 4, 4, 4, 4, 4, 4)], np.uint8)
+"""Codes of a bond without stereo by twice RDKit's numeric bond order (1.5 is aromatic)."""
+CIP_CODES = {"R": 1, "r": 1, "S": 2, "s": 2}
+STEREO_CODES = {Chem.BondStereo.STEREOE: 1, Chem.BondStereo.STEREOZ: 2}
+MOST_COMPARISONS = 100_000
+"""Of the CIP labeller, about 0.1 s: symmetric cages would keep it for ever."""
+
+_codes_of: dict[int, bytes] = {}
+"""Connectivity invariant -> the codes it determines. Filled by ``_atom_codes`` only."""
+_pairs_of: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+
+def encode(record: Record) -> Sample:
+    """Arrays of one molecule of N atoms and M bonds.
+
+    ``atoms`` uint8 [N, 7] as in ``ATOM_FIELDS``; ``bonds`` uint16 [M, 2], each bond once with begin < end,
+    sorted; ``bond_codes`` uint8 [M, 2] as in ``BOND_FIELDS``.
+    """
+    molecule: Chem.Mol = record.value
+    smiles = record.identity
+    atoms = _atoms(molecule)
+    unusual = ">" in smiles or "<" in smiles or "~" in smiles
+    bonds, codes = _bonds_by_loop(molecule) if unusual else _bonds_by_matrix(molecule)
+    aromatic = bonds[codes[:, 0] == ORDER_OF[Chem.BondType.AROMATIC]]
+    atoms[aromatic.ravel(), AROMATIC] = 1
+    if "@" in smiles:
+        for atom, code in _chirality(molecule).items():
+            atoms[atom, CHIRALITY] = code
+    if "/" in smiles or "\\" in smiles:
+        for begin, end, code in _double_bond_stereo(molecule):
+            codes[(bonds == (begin, end)).all(axis=1), STEREO] = code
+    return {"atoms": atoms, "bonds": bonds, "bond_codes": codes}
+
+
+def _atoms(molecule: Chem.Mol) -> np.ndarray:
+    invariants = rdMolDescriptors.GetConnectivityInvariants(molecule)
+    try:
+        codes = b"".join([_codes_of[invariant] for invariant in invariants])
+    except KeyError:
+        codes = b"".join(map(_atom_codes, molecule.GetAtoms(), invariants))
+    return np.frombuffer(bytearray(codes), np.uint8).reshape(-1, len(ATOM_FIELDS))
+
+
+def _atom_codes(atom: Chem.Atom, invariant: int) -> bytes:
+    """Codes of one atom, with those that its invariant does not determine left at 0.
+
+    The invariant hashes element, degree, hydrogens, charge, isotope and ring membership to 32 bits
+    (RDKit, ``MorganFingerprints::getConnectivityInvariants``). Only common atoms enter the table: among
+    them no two share a hash, and the table stays bounded whatever is sent.
+    """
+    element, degree, charge = atom.GetAtomicNum(), atom.GetTotalDegree(), atom.GetFormalCharge()
+    hydrogens = atom.GetTotalNumHs(includeNeighbors=True)
+    codes = bytes(
+        (element, min(degree, 12), min(hydrogens, 8), min(max(charge, -8), 8) + 8, 0, int(atom.IsInRing()), 0)
+    )
+    if degree <= 8 and hydrogens <= 4 and abs(charge) <= 4 and not atom.GetIsotope():
+        _codes_of[invariant] = codes
+    return codes
+
+
+def _bonds_by_matrix(molecule: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
+    upper, pairs = _pairs(molecule.GetNumAtoms())
+    orders = Chem.GetAdjacencyMatrix(molecule, useBO=True).ravel()[upper]
+    bonded = orders.nonzero()[0]
+    doubled = (orders[bonded] * 2).astype(np.intp)
+    return pairs[bonded], CODES_OF_DOUBLED[doubled]
+
+
+def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair begin < end of ``count`` atoms: its cell in the flat matrix [P], and the pair [P, 2]."""
+    if (known := _pairs_of.get(count)) is None:
+        begin, end = np.triu_indices(count, 1)
+        known = (begin * count + end, np.stack((begin, end), axis=1).astype(np.uint16))
+        if count <= 128:  # 7 MB in all; larger molecules are rare, and their tables large
+            _pairs_of[count] = known
+    return known
+
+
+def _bonds_by_loop(molecule: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
+    """For molecules with bonds whose numeric order is that of another kind (dative), or none."""
+    rows = sorted(
+        (*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), ORDER_OF.get(bond.GetBondType(), 4), 0)
+        for bond in molecule.GetBonds()
+    )
+    table = np.array(rows, np.uint16).reshape(-1, 4)
+    return np.ascontiguousarray(table[:, :2]), table[:, 2:].astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------- stereo
+
+
+def _chirality(molecule: Chem.Mol) -> dict[int, int]:
+    """Code of each stereocentre by its CIP label, which does not depend on the order of the atoms.
+
+    Centres that RDKit's perception leaves without a label (1,4-disubstituted rings and the like) are
+    labelled one by one with the full CIP rules, which for every centre would cost three times the parse.
+    """
+    unset = Chem.ChiralType.CHI_UNSPECIFIED
+    centres = [atom for atom in molecule.GetAtoms() if atom.GetChiralTag() != unset]
+    unlabelled = [atom.GetIdx() for atom in centres if not atom.HasProp("_CIPCode")]
+    if unlabelled:
+        # Too symmetric to label in the time that a molecule may take: they keep code 3.
+        with suppress(RuntimeError):
+            rdCIPLabeler.AssignCIPLabels(molecule, unlabelled, [], MOST_COMPARISONS)
+    return {
+        atom.GetIdx(): CIP_CODES.get(atom.GetProp("_CIPCode"), 3) if atom.HasProp("_CIPCode") else 3
+        for atom in centres
+    }
+
+
+def _double_bond_stereo(molecule: Chem.Mol) -> Iterator[tuple[int, int, int]]:
+    for bond in molecule.GetBonds():
+        if code := STEREO_CODES.get(bond.GetStereo()):
+            begin, end = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+            yield begin, end, code
