@@ -77,9 +77,7 @@ class Guard:
             )
         if not self.api_key and not is_loopback(_hostname(headers.get("host", ""))):
             return JSONResponse(
-                {
-                    "error": "without GROUNDWORK_API_KEY only 127.0.0.1 and localhost are answered"
-                },
+                {"error": "without GROUNDWORK_API_KEY only 127.0.0.1 and localhost are answered"},
                 400,
             )
         declared = headers.get("content-length", "")

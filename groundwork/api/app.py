@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from domains.contract import GroundworkError
 from groundwork import __version__
@@ -52,6 +53,8 @@ MLFLOW_STATES: dict[bool | None, Literal["reachable", "unreachable", "not asked 
     False: "unreachable",
     None: "not asked yet",
 }
+CLIENT_LEFT = 499
+"""nginx's word for a client that left before it was answered. Nobody reads it but the metrics."""
 UPLOAD_BODY = {
     "required": True,
     "content": {
@@ -254,7 +257,7 @@ async def _unless_disconnected(request: Request, work: Awaitable[Response]) -> R
         if working.done():
             return working.result()
         log.info("a client left before it was answered")
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=CLIENT_LEFT)
     finally:
         working.cancel()
         watching.cancel()
@@ -286,6 +289,10 @@ def _explain_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         return JSONResponse({"error": f"{where}: {first['msg']}" if where else str(first["msg"])}, 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_LEFT)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
