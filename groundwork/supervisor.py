@@ -204,6 +204,9 @@ class Supervisor:
                 child.runs and time.monotonic() - told < child.service.grace for child in children
             ):
                 time.sleep(TICK / 2)
+            for child in children:
+                if child.process is not None and child.runs:
+                    child.process.kill()
             names = [child.service.name for child in children]
             end(self.launch, names, grace=STRAGGLER_GRACE, hurry=self._hurried)
         LaunchRecord.file(self.home).unlink(missing_ok=True)
