@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from domains.contract import GroundworkError
 from flows.home import Home
@@ -110,7 +110,9 @@ def status(home: Home, console: Console | None = None) -> int:
             f"Not running on {home.root}. Start it with: groundwork up", soft_wrap=True, markup=False
         )
         return 3
-    table = Table("service", "health", "pid", "port", "address", "up for", "restarts", "memory", box=None)
+    address = Column("address", overflow="fold")  # whole, for it is there to be opened
+    columns = ("service", "health", "pid", "port", address, "up for", "restarts", "memory")
+    table = Table(*columns, box=None, pad_edge=False)
     all_well = True
     for child in record.children:
         well = is_healthy(child.health, child.pid)
