@@ -77,6 +77,8 @@ class Source:
     columns: tuple[str, ...]
     """Columns beside the input column, in order."""
     stream: Callable[[], Iterator[Row]]
+    input_column: str = ""
+    """Column that ``Row.value`` comes from; empty where the source is no table (SDF)."""
     targets: tuple[str, ...] = ()
     """Columns that are measured values, where the source knows them; the first is the default target."""
     units: Mapping[str, str] = field(default_factory=dict)

@@ -30,13 +30,12 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
     ``groups`` int64 [n] and ``identities`` [n] belong to the same records. ``scaffold`` takes the groups by
     size, largest first, ties by first appearance: the deterministic split of MoleculeNet, DeepChem and
     Chemprop, which the seed does not change. Any other method takes them as the seed shuffles them.
-    A group goes to the first side that it does not overfill; what fits neither train nor val is test.
+    A group goes to the first side that it does not overfill, the last side with a fraction takes the rest.
     Raises GroundworkError where a side that has a fraction would be empty.
     """
     if len(groups) != len(identities):
         raise ValueError(f"{len(groups)} groups for {len(identities)} identities")
-    train, val, test = spec.fractions
-    if min(spec.fractions) < 0 or not math.isclose(train + val + test, 1.0, abs_tol=1e-6):
+    if min(spec.fractions) < 0 or not math.isclose(sum(spec.fractions), 1.0, abs_tol=1e-6):
         raise GroundworkError(f"split fractions {spec.fractions} must be positive and sum to 1")
     number = len(groups)
     names, first, sizes = np.unique(np.asarray(groups), return_index=True, return_counts=True)
@@ -47,7 +46,7 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
         order = np.argsort(first)  # the same whatever the numbers of the groups
         np.random.default_rng(spec.seed).shuffle(order)
     side_of_group = np.empty(len(names), np.int64)
-    side_of_group[order] = _fill(sizes[order], (train * number, val * number))
+    side_of_group[order] = _fill(sizes[order], [fraction * number for fraction in spec.fractions])
     side = side_of_group[np.searchsorted(names, groups)]
     _refuse_empty(side, spec, len(names))
     held = sorted({(identity, SIDES[where]) for identity, where in zip(identities, side, strict=True)})
@@ -56,16 +55,15 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
     return Split(np.flatnonzero(side == 0), np.flatnonzero(side == 1), np.flatnonzero(side == 2), split_id)
 
 
-def _fill(sizes: np.ndarray, rooms: tuple[float, float]) -> list[int]:
-    filled = [0, 0]
-    sides = []
+def _fill(sizes: np.ndarray, rooms: list[float]) -> list[int]:
+    *sides, last = [side for side, room in enumerate(rooms) if room > 0]
+    left = [room + 1e-9 for room in rooms]  # or 0.8 × 10 would be less than 8
+    chosen = []
     for size in sizes.tolist():
-        # The tolerance keeps 0.8 * 10 from being less than 8.
-        side = next((side for side in (0, 1) if filled[side] + size <= rooms[side] + 1e-9), 2)
-        if side < 2:
-            filled[side] += size
-        sides.append(side)
-    return sides
+        side = next((side for side in sides if size <= left[side]), last)
+        left[side] -= size
+        chosen.append(side)
+    return chosen
 
 
 def _refuse_empty(side: np.ndarray, spec: SplitSpec, groups: int) -> None:

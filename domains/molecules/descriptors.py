@@ -6,10 +6,24 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
-COSTLY = frozenset({"chi3v", "chi4v", "chi3n", "chi4n", "kappa3", "Phi"})
-"""Left out: 80 to 120 µs each, paths of length 3 and 4; and Phi, a product of two that are kept."""
-
-_PROPERTIES = [name for name in rdMolDescriptors.Properties.GetAvailableProperties() if name not in COSTLY]
+_TOO_COSTLY = {
+    *(
+        "chi2v",
+        "chi2n",
+        "chi3v",
+        "chi3n",
+        "chi4v",
+        "chi4n",
+        "kappa2",
+        "kappa3",
+        "Phi",
+    ),  # 50-120 µs each: paths
+    *("CrippenClogP", "CrippenMR"),  # 300 µs: they add every hydrogen first
+    "NumHBA",  # 40 µs of patterns; lipinskiHBA, which costs none, is kept
+}
+_PROPERTIES = [
+    name for name in rdMolDescriptors.Properties.GetAvailableProperties() if name not in _TOO_COSTLY
+]
 _CALCULATOR = rdMolDescriptors.Properties(_PROPERTIES)
 _SURFACES = (
     ("PEOE_VSA", 14, rdMolDescriptors.PEOE_VSA_),
@@ -19,10 +33,14 @@ _SURFACES = (
 
 DESCRIPTORS: tuple[str, ...] = (
     *_PROPERTIES,
-    *(f"{name}{bin_ + 1}" for name, bins, _ in _SURFACES for bin_ in range(bins)),
+    *(f"{name}{place + 1}" for name, bins, _ in _SURFACES for place in range(bins)),
+    "SlogP_heavy",
+    "SMR_heavy",
 )
 """Names of what ``descriptors`` computes, in order. Masses in g/mol, surfaces in Å²; the rest are counts,
-fractions and topological indices (RDKit's ``Properties``)."""
+fractions and topological indices (RDKit's ``Properties``). The last two sum the contributions of the heavy
+atoms to log P and molar refractivity (Wildman & Crippen, J. Chem. Inf. Comput. Sci. 1999, 39, 868): the
+surface bins have computed them already."""
 
 
 def descriptors(molecule: Chem.Mol) -> np.ndarray:
@@ -32,6 +50,7 @@ def descriptors(molecule: Chem.Mol) -> np.ndarray:
             values = list(_CALCULATOR.ComputeProperties(molecule))
             for _, _, surface in _SURFACES:
                 values.extend(surface(molecule))
+            values.extend(map(sum, zip(*rdMolDescriptors._CalcCrippenContribs(molecule), strict=True)))
         except (RuntimeError, ValueError):
             return np.full(len(DESCRIPTORS), np.nan, np.float32)
     with np.errstate(over="ignore"):

@@ -83,7 +83,7 @@ def _source(
     origin = f"chemicals {version('chemicals')}: {table}"
     # An installed version's tables never change, so its number stands for their content.
     digest = digest_of([name, origin, IDENTIFIERS, len(HEAVY_ATOMS), sorted(ORGANIC_ELEMENTS)])
-    return Source(name, origin, digest, columns, stream, targets, units or {})
+    return Source(name, origin, digest, columns, stream, "smiles", targets, units or {})
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from rdkit.Chem import rdFingerprintGenerator
+from rdkit import rdBase
+from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from domains.contract import Floor, Record
 from domains.molecules.descriptors import DESCRIPTORS, descriptors
@@ -35,8 +36,10 @@ def morgan_fingerprints(records: Sequence[Record]) -> np.ndarray:
 
 
 def descriptor_matrix(records: Sequence[Record]) -> np.ndarray:
-    """The cheap descriptors, float32 [n, k], gaps as 0."""
-    matrix = np.zeros((len(records), len(DESCRIPTORS)), np.float32)
-    for row, record in enumerate(records):
-        matrix[row] = descriptors(record.value)
+    """The cheap descriptors, log P and molar refractivity, float32 [n, k + 2], gaps as 0."""
+    matrix = np.zeros((len(records), len(DESCRIPTORS) + 2), np.float32)
+    with rdBase.BlockLogs():
+        for row, record in enumerate(records):
+            matrix[row, :-2] = descriptors(record.value)
+            matrix[row, -2:] = rdMolDescriptors.CalcCrippenDescriptors(record.value)
     return np.clip(np.nan_to_num(matrix, nan=0.0), -LARGEST, LARGEST)

@@ -64,7 +64,7 @@ def open_source(path: Path, input_column: str | None = None) -> Source:
             yield Row(index, Unreadable(fault, value) if fault else value, fields)
 
     digest = digest_of([table.digest, table.columns, place])
-    return Source(path.name, str(path.resolve()), digest, others, stream)
+    return Source(path.name, str(path.resolve()), digest, others, stream, column)
 
 
 def _smiles_column(table: Table, name: str, wanted: str | None) -> str:

@@ -1,0 +1,276 @@
+"""Encoded samples on disk: memory-mapped, named by what went into them, built once, resumed after a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from domains.contract import (
+    Domain,
+    EncodingSpec,
+    GroundworkError,
+    Reject,
+    Row,
+    Sample,
+    Source,
+    digest_of,
+    load_domain,
+)
+from domains.shards import Counts, Recipe, full_disk_explained, join_shards, load_array, write_shard
+
+FORMAT = 1
+"""Version of the files; a change makes every store anew."""
+SHARD_ROWS = 8192
+
+Progress = Callable[[int, int | None], None]
+
+
+class Store(Sequence[Sample]):
+    """Samples of a source in order of its rows. Opening costs nothing; memory does not grow with use."""
+
+    def __init__(self, folder: Path, chosen: np.ndarray | None = None) -> None:
+        """Open the complete store in ``folder``; ``chosen`` are the positions it shows, int [n]."""
+        manifest = json.loads((folder / "manifest.json").read_text())
+        self.folder = folder
+        self.source: str = manifest["source"]
+        self.origin: str = manifest["origin"]
+        self.digest: str = manifest["digest"]
+        """Digest of the content: rows, identities, kept columns, rejects and every array."""
+        self.counts = Counts(**manifest["counts"])
+        """Of the whole source, also in a subset."""
+        self._chosen = chosen
+        self._arrays = {
+            name: (load_array(folder / f"{name}.npy"), load_array(folder / f"{name}.offsets.npy"))
+            for name in manifest["arrays"]
+        }
+
+    def __len__(self) -> int:
+        return self.counts.records if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Sample at a position: read-only views on the mapped files."""
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"position {index} of {size} samples")
+        place = int(index) % size
+        if self._chosen is not None:
+            place = self._chosen[place]
+        return {
+            name: flat[starts[place] : starts[place + 1]] for name, (flat, starts) in self._arrays.items()
+        }
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, np.ndarray | None]]:
+        return Store, (self.folder, self._chosen)  # the maps are opened again where it is unpickled
+
+    def subset(self, positions: np.ndarray) -> Store:
+        """The samples at ``positions``, int [n], in that order, on the same files."""
+        positions = np.asarray(positions)
+        return Store(self.folder, positions if self._chosen is None else self._chosen[positions])
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Length of the first array of each sample, int64 [n]: what batches of like lengths are made from."""
+        if not self._arrays:
+            return np.zeros(0, np.int64)
+        return self._pick(np.diff(next(iter(self._arrays.values()))[1]))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Row of the source that each sample comes from, int64 [n]."""
+        return self._pick(self._read("row").to_numpy())
+
+    @property
+    def identities(self) -> list[str]:
+        """Identity of each sample, read from disk at each call."""
+        return self._texts("identity")
+
+    def column(self, name: str) -> list[str]:
+        """Cells of a kept column as text. Raises GroundworkError for a column that was not kept."""
+        kept = pq.read_schema(self.folder / "records.parquet").names
+        if f"kept.{name}" not in kept:
+            listed = ", ".join(column.removeprefix("kept.") for column in kept if column.startswith("kept."))
+            raise GroundworkError(
+                f"the store of {self.source} keeps no column {name!r}; kept: {listed or 'none'}"
+            )
+        return self._texts(f"kept.{name}")
+
+    def rejects(self) -> Iterator[Reject]:
+        """Rows that could not be used, in order; values are cut after 500 characters."""
+        with pq.ParquetFile(self.folder / "rejects.parquet") as file:
+            for batch in file.iter_batches(batch_size=4096):
+                yield from (Reject(**entry) for entry in batch.to_pylist())
+
+    def _texts(self, name: str) -> list[str]:
+        texts = self._read(name)
+        return (texts if self._chosen is None else texts.take(self._chosen)).to_pylist()
+
+    def _read(self, name: str) -> Any:
+        return pq.read_table(self.folder / "records.parquet", columns=[name])[name]
+
+    def _pick(self, values: np.ndarray) -> np.ndarray:
+        return values if self._chosen is None else values[self._chosen]
+
+
+# -------------------------------------------------------------------------------------------- building
+
+
+def build(
+    domain_name: str,
+    source: Source,
+    spec: EncodingSpec,
+    root: Path,
+    *,
+    keep: Sequence[str] = (),
+    describe: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Store:
+    """Encode every row of ``source`` below ``root``, or find that done.
+
+    ``keep`` names columns to keep as text; ``describe`` adds the values of sample-level pretraining targets.
+    The store's folder is named by the digest of all that decides its content, the domain's code included.
+    Finished shards of 8,192 rows survive a kill; of two processes that build the same, one waits.
+    ``progress`` hears of (rows done, rows in all). Raises GroundworkError for an unknown column, a full
+    disk, or a worker that died.
+    """
+    for name in keep:
+        if name not in source.columns:
+            listed = ", ".join(source.columns[:20]) or "none"
+            raise GroundworkError(f"{source.name} has no column {name!r}; its columns are: {listed}")
+    domain = load_domain(domain_name)
+    recipe = Recipe(spec, tuple(keep), describe)
+    key = digest_of(
+        [FORMAT, SHARD_ROWS, domain_name, _code_digest(domain), source.digest, spec.digest, keep, describe]
+    )
+    folder, parts = root / key, root / f"{key}.parts"
+    with full_disk_explained(folder):
+        root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / f"{key}.lock"):
+        if not folder.exists():
+            for stale in root.glob(f".{key}-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            shards = _build_shards(domain, recipe, source, parts, workers, progress)
+            join_shards(shards, folder, {"source": source.name, "origin": source.origin, "format": FORMAT})
+        shutil.rmtree(parts, ignore_errors=True)
+    return Store(folder)
+
+
+def _build_shards(
+    domain: Domain, recipe: Recipe, source: Source, parts: Path, workers: int, progress: Progress | None
+) -> list[Path]:
+    # A second pass over the rows costs a thousandth of encoding them, and makes a percentage of progress.
+    total = sum(1 for _ in source.stream()) if progress else None
+    for stale in parts.glob(".*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    shards: list[Path] = []
+
+    def jobs() -> Iterator[tuple[Path, list[Row]]]:
+        rows = source.stream()
+        while chunk := list(islice(rows, SHARD_ROWS)):
+            shards.append(parts / f"{len(shards):06d}")
+            yield shards[-1], chunk
+
+    if total:
+        workers = min(workers, -(-total // SHARD_ROWS))
+    done = 0
+    for size in (
+        _encode_here(domain, recipe, jobs()) if workers <= 1 else _encode_in(workers, domain, recipe, jobs())
+    ):
+        done += size
+        if progress:
+            progress(done, total)
+    return shards
+
+
+def _encode_here(domain: Domain, recipe: Recipe, jobs: Iterator[tuple[Path, list[Row]]]) -> Iterator[int]:
+    for shard, rows in jobs:
+        if not shard.exists():
+            write_shard(domain, recipe, rows, shard)
+        yield len(rows)
+
+
+def _encode_in(
+    workers: int, domain: Domain, recipe: Recipe, jobs: Iterator[tuple[Path, list[Row]]]
+) -> Iterator[int]:
+    """The number of rows of each shard as it is done, by worker processes that start without our memory."""
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    running: dict[Future[None], int] = {}
+
+    def some_done() -> Iterator[int]:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            future.result()
+            yield running.pop(future)
+
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        try:
+            for shard, rows in jobs:
+                if shard.exists():
+                    yield len(rows)
+                    continue
+                running[pool.submit(_work, domain.name, recipe, rows, shard)] = len(rows)
+                while len(running) >= 2 * workers:  # keeps them busy, and bounds the rows that wait
+                    yield from some_done()
+            while running:
+                yield from some_done()
+        except BrokenProcessPool as error:
+            raise GroundworkError(
+                "a worker process died while encoding, often for want of memory: run again to go on there"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _work(domain_name: str, recipe: Recipe, rows: list[Row], shard: Path) -> None:
+    write_shard(load_domain(domain_name), recipe, rows, shard)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends the workers in order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _code_digest(domain: Domain) -> str:
+    """Digest of the domain's source code and of the versions of what it imports.
+
+    So a store made by another featuriser, ours or a library's, is never taken for this one's.
+    """
+    file = Path(str(sys.modules[type(domain).__module__].__file__))
+    is_package = (file.parent / "__init__.py").exists()
+    code = "\n".join(
+        path.read_text("utf-8") for path in (sorted(file.parent.glob("*.py")) if is_package else [file])
+    )
+    imported = sorted(set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE)))
+    versions = {name: getattr(sys.modules.get(name), "__version__", "") for name in imported}
+    return digest_of([code, versions])
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process at a time, and let go by the system if that is killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
