@@ -38,6 +38,8 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
     if min(spec.fractions) < 0 or not math.isclose(sum(spec.fractions), 1.0, abs_tol=1e-6):
         raise GroundworkError(f"split fractions {spec.fractions} must be positive and sum to 1")
     number = len(groups)
+    if number == 0:
+        raise GroundworkError("no usable row to split")
     names, first, sizes = np.unique(np.asarray(groups), return_index=True, return_counts=True)
     is_ordered = spec.method == "scaffold"
     if is_ordered:
