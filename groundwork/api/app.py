@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +105,8 @@ def create_app(
     metrics = Metrics()
     started = time.monotonic()
     serving = Serving(registry, metrics, poll_seconds=poll_seconds)
-    readers = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="reader")
+    # Reading holds Python's lock most of the time, so that more threads would only wait for each other.
+    readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from models.predictor import Predictor
     from models.registry import Version
 
+MAX_TORCH_THREADS = 8
+
 
 class NotRegistered(GroundworkError):
     """No model, version or alias of that name is registered."""
@@ -64,7 +66,11 @@ class MlflowRegistry:
             raise NotRegistered(str(error)) from error
 
     def load(self, version: Version) -> Predictor:
+        import torch
+
         from models import registry
         from models.predictor import Predictor
 
+        # Batches are small: beyond a few cores the threads wait for each other longer than they compute.
+        torch.set_num_threads(min(torch.get_num_threads(), MAX_TORCH_THREADS))
         return Predictor.load(registry.fetch(version))

@@ -125,7 +125,7 @@ class UploadOut(DatasetOut):
     """A dataset that has just come in."""
 
     rows: int | None = Field(description="Null where counting would take more than a second.")
-    columns: list[str] = Field(description="Columns beside the input's, in order.")
+    columns: list[str] = Field(description="The columns of the file, in order.")
     digest: str = Field(description="Equal content, equal digest; runs and versions record it.")
     use: str = Field(description="What to write in a form.")
 

@@ -82,7 +82,8 @@ def announce(name: str, domain: str, format: str | None, content_type: str, size
         raise GroundworkError(
             f"{name!r} cannot name a dataset: use at most 64 of a-z, 0-9 and ._-, a letter or digit first"
         )
-    load_domain(domain)
+    if name in load_domain(domain).embedded():
+        raise GroundworkError(f"{name!r} is a dataset that comes with {domain}; choose another name")
     return Incoming(name, domain, suffix, boundary, size)
 
 

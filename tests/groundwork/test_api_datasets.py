@@ -44,7 +44,7 @@ def test_a_csv_comes_in_and_is_told_how_to_use(url: str, folder: Path) -> None:
         "file": "esol.csv",
         "bytes": len(CSV),
         "rows": 2,
-        "columns": ["name", "logp"],
+        "columns": ["name", "smiles", "logp"],
         "use": 'dataset: "esol"',
     }
     assert len(answer["digest"]) == 16
@@ -104,6 +104,7 @@ def test_a_new_file_of_the_same_name_replaces_the_old_whatever_its_suffix(url: s
         ("set%00", {"content": CSV, "params": {"format": "csv"}}, 422, "cannot name a dataset"),
         ("set%0A", {"content": CSV, "params": {"format": "csv"}}, 422, "cannot name a dataset"),
         ("set", {"content": CSV, "params": {"format": "csv", "domain": "plants"}}, 422, "plants"),
+        ("melting-points", {"content": CSV, "params": {"format": "csv"}}, 422, "comes with molecules"),
         ("set", {"content": b"x" * 100_001, "params": {"format": "csv"}}, 413, "MiB"),
         ("set", {"content": (b"x" * 1000 for _ in range(200)), "params": {"format": "csv"}}, 413, "MiB"),
         ("set", {"files": {"file": ("data", CSV)}}, 422, "?format="),
