@@ -212,8 +212,8 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = "is on a full disk: free some space, or use another folder"
-        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            what = "may not be written: change its permissions, or use another folder"
+        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            what = "is not a folder that may be written: change its permissions, or use another"
         else:
             raise
         raise GroundworkError(f"{folder.parent} {what}") from error

@@ -183,7 +183,7 @@ def _build_shards(
 
     def jobs() -> Iterator[tuple[Path, list[Row]]]:
         rows = source.stream()
-        while chunk := list(islice(rows, SHARD_ROWS)):
+        while (chunk := list(islice(rows, SHARD_ROWS))) or not shards:  # no rows make one empty shard
             shards.append(parts / f"{len(shards):06d}")
             yield shards[-1], chunk
 

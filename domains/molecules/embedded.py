@@ -52,9 +52,9 @@ def _corpus() -> Source:
         for cas, (smiles, name) in _organic().items():
             if smiles not in seen:
                 seen.add(smiles)
-                yield Row(len(seen) - 1, smiles, {"cas": cas, "name": name})
+                yield Row(len(seen) - 1, smiles, {"smiles": smiles, "cas": cas, "name": name})
 
-    return _source("chemicals", ("cas", "name"), "Identifiers", stream)
+    return _source("chemicals", ("smiles", "cas", "name"), "Identifiers", stream)
 
 
 def _property(name: str, column: str, table: str) -> Source:
@@ -64,11 +64,11 @@ def _property(name: str, column: str, table: str) -> Source:
             cas, value = line.split("\t")
             if cas in organic and value:
                 smiles, common = organic[cas]
-                yield Row(index, smiles, {"cas": cas, "name": common, column: value})
+                yield Row(index, smiles, {"smiles": smiles, "cas": cas, "name": common, column: value})
                 index += 1
 
     return _source(
-        name, ("cas", "name", column), f"Phase Change/{table}", stream, (column,), {column: KELVIN}
+        name, ("smiles", "cas", "name", column), f"Phase Change/{table}", stream, (column,), {column: KELVIN}
     )
 
 
@@ -82,7 +82,7 @@ def _source(
 ) -> Source:
     origin = f"chemicals {version('chemicals')}: {table}"
     # An installed version's tables never change, so its number stands for their content.
-    digest = digest_of([name, origin, IDENTIFIERS, len(HEAVY_ATOMS), sorted(ORGANIC_ELEMENTS)])
+    digest = digest_of([name, origin, columns, IDENTIFIERS, len(HEAVY_ATOMS), sorted(ORGANIC_ELEMENTS)])
     return Source(name, origin, digest, columns, stream, "smiles", targets, units or {})
 
 

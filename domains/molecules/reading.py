@@ -55,16 +55,15 @@ def open_source(path: Path, input_column: str | None = None) -> Source:
     table = open_table(path)
     column = _smiles_column(table, path.name, input_column)
     place = table.columns.index(column)
-    others = tuple(name for name in table.columns if name != column)
 
     def stream() -> Iterator[Row]:
         for index, (cells, fault) in enumerate(table.rows()):
             fields = dict(zip(table.columns, cells, strict=True))
-            value = fields.pop(column)
+            value = fields[column]
             yield Row(index, Unreadable(fault, value) if fault else value, fields)
 
     digest = digest_of([table.digest, table.columns, place])
-    return Source(path.name, str(path.resolve()), digest, others, stream, column)
+    return Source(path.name, str(path.resolve()), digest, table.columns, stream, column)
 
 
 def _smiles_column(table: Table, name: str, wanted: str | None) -> str:
@@ -246,6 +245,8 @@ def _why(parse_unsanitised: Callable[[], Chem.Mol | None], kind: str) -> str:
 
 def _syntax(log: str) -> str:
     """RDKit's first complaint, without its time, its repetition of the text and its drawing."""
+    if log.count("for input:") > 1:  # another thread's molecule failed while we listened
+        return "syntax error"
     lines = [re.sub(r"^\[[\d:]+\] (SMILES Parse Error: )?", "", line) for line in log.splitlines()]
     reason = re.sub(r" (while parsing:|for input:) .*", "", lines[0]) if lines else "syntax error"
     place = re.search(r"around position (\d+)", log)

@@ -29,7 +29,7 @@ def test_each_record_is_on_one_side_and_each_group_too(groups: list[int], method
     assert sorted(np.concatenate(sides)) == list(range(len(groups)))
     assert all((np.diff(side) > 0).all() for side in sides)
     held = [{groups[position] for position in side} for side in sides]
-    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    assert not set.union(held[0] & held[1], held[0] & held[2], held[1] & held[2])
 
 
 @given(st.integers(20, 300), st.integers(0, 9), st.sampled_from([(0.8, 0.1, 0.1), (0.6, 0.2, 0.2)]))
@@ -107,4 +107,8 @@ def test_one_scaffold_for_all_points_to_the_random_split() -> None:
 @pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1)])
 def test_impossible_fractions_are_refused(fractions: tuple[float, float, float]) -> None:
     with pytest.raises(GroundworkError, match="sum to 1"):
-        split(np.arange(50), SplitSpec(method="random", seed=0, fractions=fractions), [str(n) for n in range(50)])
+        split(
+            np.arange(50),
+            SplitSpec(method="random", seed=0, fractions=fractions),
+            [str(n) for n in range(50)],
+        )

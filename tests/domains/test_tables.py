@@ -91,7 +91,12 @@ def test_smi_has_no_header(tmp_path: Path) -> None:
 
 def test_workbook_numbers_stay_integers_and_floats_round_trip(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
-    for row in (["smiles", "n", "x", "b"], ["C", 3, 0.1234567890123, True], [None] * 4, ["CC", None, 2.0, "n/a"]):
+    for row in (
+        ["smiles", "n", "x", "b"],
+        ["C", 3, 0.1234567890123, True],
+        [None] * 4,
+        ["CC", None, 2.0, "n/a"],
+    ):
         book.active.append(row)
     book.create_sheet("other").append(["not", "read"])
     book.save(tmp_path / "a.xlsx")
