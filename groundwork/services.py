@@ -142,7 +142,7 @@ def default_services(home: Home, ports: Ports) -> list[Service]:
         command=(*python, "flows.deployments"),
         health=(home.root / "runner.json").as_uri(),
         speaks_to_servers=True,
-        grace=30.0,  # a training run saves its checkpoint first
+        grace=40.0,  # it gives a training run 30 s to save its checkpoint, then reports what became of it
     )
     api = Service(
         name="api",

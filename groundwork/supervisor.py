@@ -29,7 +29,6 @@ START_LIMIT = 180.0  # seconds until every service must have been healthy
 START_ATTEMPTS = 3  # deaths of a service during the start before it is given up
 LONGEST_PAUSE = 30.0  # seconds between two attempts to bring a service back
 STEADY_AFTER = 60.0  # seconds of health after which earlier deaths are forgotten
-STRAGGLER_GRACE = 3.0  # seconds for what a service has left behind when it ended
 
 
 @dataclass
@@ -204,11 +203,10 @@ class Supervisor:
                 child.runs and time.monotonic() - told < child.service.grace for child in children
             ):
                 time.sleep(TICK / 2)
+            # What a service has left when it ended may be saving, too: it has the rest of the time.
             for child in children:
-                if child.process is not None and child.runs:
-                    child.process.kill()
-            names = [child.service.name for child in children]
-            end(self.launch, names, grace=STRAGGLER_GRACE, hurry=self._hurried)
+                rest = max(0.0, told + child.service.grace - time.monotonic())
+                end(self.launch, [child.service.name], grace=rest, hurry=self._hurried)
         LaunchRecord.file(self.home).unlink(missing_ok=True)
         if self.asked_to_stop:
             self._say("Stopped.")
