@@ -133,9 +133,9 @@ def port_holder(port: int) -> str | None:
 def _listener(port: int) -> str:
     with suppress(psutil.Error):  # not every system tells an ordinary user
         for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-            if listens and connection.laddr.port == port and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+            pid, address = connection.pid, connection.laddr
+            if pid and address and address.port == port and connection.status == psutil.CONN_LISTEN:
+                return f"{psutil.Process(pid).name()} (process {pid})"
     return "another process"
 
 
