@@ -130,9 +130,36 @@ def _complete_graph(size: int) -> str:
     return text
 
 
+def _complete_block(size: int) -> str:
+    molecule = Chem.RWMol()
+    for atom in range(size):
+        molecule.AddAtom(Chem.Atom(0))
+        for other in range(atom):
+            molecule.AddBond(other, atom, Chem.BondType.SINGLE)
+    return Chem.MolToMolBlock(molecule, kekulize=False, forceV3000=size % 2 == 1)
+
+
+BIG_MESH = [
+    *("", "", "", " 44946  0  0  0  0            999 V2000"),
+    *["    0.0000    0.0000    0.0000 *   0  0"] * 44,
+    *(f"{begin:3d}{end:3d}  1  0" for end in range(2, 45) for begin in range(1, end)),
+    *("M  END", ""),
+]
+
+
+def test_a_mesh_of_rings_is_refused_before_ring_search() -> None:
+    for block in (_complete_block(28), _complete_block(29), "\n".join(BIG_MESH)):
+        found = read(block)
+        assert isinstance(found, Reject)
+        assert found.reason == "more than 300 rings"
+    assert isinstance(read("c1ccccc1CC" * 60), Record)
+
+
 @pytest.mark.parametrize(
     "value",
     [
+        _complete_block(25),
+        "\n".join(BIG_MESH),
         _complete_graph(11),
         _complete_graph(19),
         "C" * 5000,
@@ -150,7 +177,7 @@ def _complete_graph(size: int) -> str:
         "C%99" * 1000,
         "[C@]12" * 700,
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_no_text_takes_longer_than_a_second(value: str) -> None:
     start = time.process_time()
