@@ -117,7 +117,12 @@ def create_app(
         readers.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPIOffline(
-        title="Groundwork", version=__version__, description=DESCRIPTION, redoc_url=None, lifespan=lifespan
+        title="Groundwork",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=_errors(422),
     )
     app.add_middleware(
         Guard,

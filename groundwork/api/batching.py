@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -210,5 +209,5 @@ def _deliver(item: _Item, output: np.ndarray | Exception) -> None:
 
 
 def _bucket(tokens: int) -> int:
-    """Two buckets an octave: padding within one costs at most 41%."""
-    return int(2 * math.log2(max(tokens, 1)))
+    """One bucket an octave: narrower ones cut small batches into more calls than padding costs."""
+    return tokens.bit_length()
