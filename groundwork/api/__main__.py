@@ -69,7 +69,6 @@ def _set_defaults(home: Home) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     for variable, value in defaults.items():
         os.environ.setdefault(variable, value)

@@ -69,13 +69,14 @@ def register(folder: Path, seed: int) -> None:
         folder, contract, TaskModel(create_encoder("molecules", "tiny"), TARGETS, linear_head=False)
     )
     with mlflow.start_run() as run:
-        tags = {
-            "kind": "task",
-            "domain": "molecules",
-            "beats_floor": "false",
-            "targets": registry.describe_targets(predictor),
-        }
-        registry.register("logp", folder, predictor, run.info.run_id, tags)
+        pass
+    tags = {
+        "kind": "task",
+        "domain": "molecules",
+        "beats_floor": "false",
+        "targets": registry.describe_targets(predictor),
+    }
+    registry.register("logp", folder, predictor, run.info.run_id, tags)
 
 
 @pytest.fixture(scope="module")
