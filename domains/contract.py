@@ -41,7 +41,7 @@ class Row:
     value: Any
     """What the domain reads: SMILES text, a mol block, a list of numbers."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """The other columns, as text, exactly as the source wrote them."""
+    """Every column as text, exactly as the source wrote it, the input column among them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Source:
     digest: str
     """Content digest: equal content, equal digest, wherever the file lies."""
     columns: tuple[str, ...]
-    """Columns beside the input column, in order."""
+    """Every column in the order of the source, the input column among them."""
     stream: Callable[[], Iterator[Row]]
     input_column: str = ""
     """Column that ``Row.value`` comes from; empty where the source is no table (SDF)."""

@@ -8,8 +8,12 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from domains.contract import Sample, TargetSpec, load_encoder_class
+
+# A version is one small file: a bar for each load would only litter logs and terminals.
+disable_progress_bar()
 
 Batch = dict[str, torch.Tensor]
 """Collated samples. Always holds ``size`` (int64 [B], tokens of each sample)."""

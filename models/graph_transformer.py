@@ -63,8 +63,8 @@ class CodeEmbedding(nn.Module):
         # One table for all fields: a single gather, and a field's rows start at its offset.
         starts = np.concatenate([[0], np.cumsum([size + 1 for size in sizes])[:-1]])
         self.table = nn.EmbeddingBag(int(sum(size + 1 for size in sizes)), width, mode="sum")
-        self.register_buffer("starts", torch.as_tensor(starts, dtype=torch.long), persistent=False)
-        self.register_buffer("hidden", torch.as_tensor(sizes, dtype=torch.long), persistent=False)
+        self.register_buffer("starts", torch.as_tensor(starts, dtype=torch.long))
+        self.register_buffer("hidden", torch.as_tensor(sizes, dtype=torch.long))
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes int64 [n, fields] -> [n, width]."""

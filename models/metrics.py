@@ -12,7 +12,8 @@ from domains.contract import Target
 PRIMARY = {"regression": "mae", "binary": "auroc", "multiclass": "accuracy"}
 """What decides between two models of a task, by the kind of its first target."""
 
-HIGHER_IS_BETTER = {"mae": False, "rmse": False, "r2": True, "auroc": True, "auprc": True, "accuracy": True}
+HIGHER_IS_BETTER = {"heldout_loss": False, "mae": False, "auroc": True, "accuracy": True}
+"""Every figure that may decide."""
 
 
 def target_metrics(target: Target, truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

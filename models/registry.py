@@ -126,16 +126,18 @@ def register(name: str, folder: Path, predictor: Predictor, run_id: str, tags: M
     """Register the version saved in ``folder`` under ``name``, with signature and input example."""
     client = MlflowClient()
     inputs = pd.DataFrame({predictor.domain.input_column: list(predictor.domain.example)})
-    logged = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("pyfunc.py")),
-        artifacts={"version": str(folder)},
-        signature=_signature(predictor),
-        input_example=inputs,
-        # Inferring requirements would import the model anew and take seconds.
-        pip_requirements=["groundwork"],
-        run_id=run_id,
-    )
+    # MLflow ties a model to the active run; leaving the context ends the run, which its owner undoes or
+    # confirms.
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"version": str(folder)},
+            signature=_signature(predictor),
+            input_example=inputs,
+            # Inferring requirements would import the model anew and take seconds.
+            pip_requirements=["groundwork"],
+        )
     try:
         client.create_registered_model(name)
     except MlflowException as error:

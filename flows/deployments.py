@@ -1,0 +1,149 @@
+"""Prefect deployments, one for each flow of each domain, and the process that serves them.
+
+``python -m flows.deployments`` is the flow runner: it registers the deployments, then runs each flow
+run in a process of its own, which loads its flow from here by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import httpx
+from prefect import Flow, flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
+from prefect.deployments.runner import EntrypointType
+from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
+
+from domains.contract import GroundworkError, domain_names, load_domain
+from flows.finetune import finetune
+from flows.home import Home
+from flows.journal import PrefectJournal
+from flows.predict import predict
+from flows.pretrain import pretrain
+from flows.settings import KINDS, Kind, settings_class, signature
+from models.training import Interrupted
+
+TRAINING_SLOT = "groundwork-training"
+"""Global concurrency limit that every training run takes one slot of."""
+
+RUNS_AT_ONCE = 4
+SERVER_PATIENCE = 120.0
+
+_DESCRIPTIONS: dict[Kind, str] = {
+    "pretrain": "Learn from unlabelled {domain} and register a foundation that tasks can start from.",
+    "finetune": "Learn a task from labelled {domain} and register a version, shown beside its floors.",
+    "predict": "Answer a dataset of {domain} with a registered version: one row out for each row in.",
+}
+
+
+def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
+    """The flow of one kind for one domain; its parameters are the settings of that kind."""
+    model = settings_class(kind, domain_name)
+
+    def body(**parameters: Any) -> dict[str, Any]:
+        settings = model(**parameters)
+        journal, home, domain = PrefectJournal(), Home.current(), load_domain(domain_name)
+        try:
+            if kind == "predict":
+                written = predict(settings, home, journal)
+                journal.table(
+                    "result",
+                    f"Predictions of {written.version.reference}",
+                    [{"file": str(written.path), "rows": written.rows, "rejected": written.rejected}],
+                )
+                return {"path": str(written.path), "rows": written.rows, "rejected": written.rejected}
+            # A limit that is missing would be passed silently unless strict; a lease that the server
+            # cannot renew for a while must not kill hours of training.
+            with concurrency(TRAINING_SLOT, occupy=1, strict=True, raise_on_lease_renewal_failure=False):
+                train = pretrain if kind == "pretrain" else finetune
+                version = train(domain, settings, home, journal)
+            return {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
+        except Interrupted as stopped:
+            # The checkpoint is written: let Prefect end the run as it meant to when it sent the signal.
+            signal.raise_signal(signal.Signals(stopped.signum))
+            raise
+
+    body.__name__ = f"{kind}_{domain_name}"
+    body.__qualname__ = body.__name__
+    body.__module__ = "flows.deployments"
+    body.__doc__ = _DESCRIPTIONS[kind].format(domain=domain_name)
+    body.__signature__ = signature(model)  # type: ignore[attr-defined]
+    return flow(body, name=f"{kind}-{domain_name}", description=body.__doc__, log_prints=False)
+
+
+def __getattr__(name: str) -> Flow[..., dict[str, Any]]:
+    """Flows by the name that a deployment's entry point gives: ``finetune_molecules``."""
+    kind, _, domain_name = name.partition("_")
+    if kind in KINDS and domain_name in domain_names():
+        return build_flow(kind, domain_name)  # type: ignore[arg-type]
+    raise AttributeError(name)
+
+
+class _Runner(Runner):
+    """Prefect's runner, ended in order: its own handler makes a coroutine that nobody awaits."""
+
+    def handle_sigterm(self, *_: Any) -> None:
+        self._ending = asyncio.get_running_loop().create_task(self.astop())
+
+
+async def serve() -> None:
+    """Register every deployment, say so in the state folder, and run what is scheduled."""
+    await _ensure_training_slot()
+    runner = _Runner(name="groundwork", limit=RUNS_AT_ONCE, pause_on_shutdown=False)
+    for domain_name in domain_names():
+        for kind in KINDS:
+            deployment = await build_flow(kind, domain_name).ato_deployment(
+                name="groundwork",
+                tags=[domain_name, kind],
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
+            await runner.aadd_deployment(deployment)
+    home = Home.current()
+    (home.root / "runner.json").write_text(json.dumps({"pid": os.getpid()}))
+    await runner.start()
+
+
+async def _ensure_training_slot() -> None:
+    async with get_client() as client:
+        try:
+            await client.read_global_concurrency_limit_by_name(TRAINING_SLOT)
+        except ObjectNotFound:
+            await client.create_global_concurrency_limit(
+                GlobalConcurrencyLimitCreate(name=TRAINING_SLOT, limit=1, active=True)
+            )
+
+
+def _wait_for_server() -> None:
+    """The runner may be started before its server answers."""
+    health = f"{os.environ['PREFECT_API_URL'].rstrip('/')}/health"
+    deadline = time.monotonic() + SERVER_PATIENCE
+    while True:
+        try:
+            if httpx.get(health, timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        if time.monotonic() > deadline:
+            raise GroundworkError(
+                f"the Prefect server at {health} does not answer: is `groundwork up` running?"
+            )
+        time.sleep(0.25)
+
+
+if __name__ == "__main__":
+    # Entry points name this module, not __main__: serve from the importable one.
+    from flows import deployments
+
+    if "PREFECT_API_URL" not in os.environ:
+        sys.exit("PREFECT_API_URL is not set: start the runner with `groundwork up`")
+    deployments._wait_for_server()
+    asyncio.run(deployments.serve())

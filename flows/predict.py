@@ -1,0 +1,127 @@
+"""Answer a file of rows with a registered version: one row out for each row in, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from domains.contract import GroundworkError, Row, Source
+from flows.home import Home
+from flows.journal import Journal
+from flows.settings import DataSettings, FlowSettings, PredictionSettings
+from flows.sources import open_source
+from flows.tracking import connect
+from models.predictor import Predictor
+from models.registry import Version, load
+
+CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """What a prediction wrote."""
+
+    path: Path
+    version: Version
+    rows: int
+    rejected: int
+
+
+def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFile:
+    """Write the input's columns, a prediction column per target, ``status`` and ``reason``.
+
+    Raises GroundworkError for an unknown model, an unreadable file or an output that cannot be
+    written; a file that was not finished is not left behind.
+    """
+    connect(home)
+    asked = settings.part(PredictionSettings)
+    version, predictor = journal.step("load", lambda: load(asked.model))
+    source = open_source(predictor.domain, settings.part(DataSettings), home, trusted=journal.trusted)
+    path = _output_path(asked.output, source, version, home, trusted=journal.trusted)
+
+    def answer() -> PredictedFile:
+        return _write(path, source, predictor, version, journal)
+
+    written = journal.step("predict", answer)
+    floor = f", beats_floor={version.tags['beats_floor']}" if "beats_floor" in version.tags else ""
+    journal.say(
+        f"{written.path}: {written.rows:,} rows, {written.rejected:,} rejected, "
+        f"by {version.reference} (MLflow run {version.run_id}{floor})"
+    )
+    return written
+
+
+def _output_path(output: str, source: Source, version: Version, home: Home, *, trusted: bool) -> Path:
+    default = f"{Path(source.name).name.partition('.')[0]}-{version.name}-{version.version}.parquet"
+    path = Path(output).expanduser() if output else home.outputs / default
+    if not trusted:
+        path = (home.outputs / path).resolve()
+        if not path.is_relative_to(home.outputs.resolve()):
+            raise GroundworkError(f"output {output!r} lies outside of {home.outputs}: give a plain file name")
+    if path.suffix not in {".parquet", ".csv"}:
+        raise GroundworkError(f"output {path.name!r} must end in .parquet or .csv")
+    if not path.parent.is_dir():
+        raise GroundworkError(f"the folder {path.parent} of the output does not exist: make it first")
+    return path
+
+
+def _write(
+    path: Path, source: Source, predictor: Predictor, version: Version, journal: Journal
+) -> PredictedFile:
+    rows = rejected = 0
+    partial = path.with_name(f".{path.name}.partial")
+    writer: pq.ParquetWriter | pa_csv.CSVWriter | None = None
+    try:
+        for chunk in _chunks(source.stream(), CHUNK):
+            table = _answer(chunk, source, predictor)
+            if writer is None:
+                lineage = {"groundwork.model": version.reference, "groundwork.mlflow_run": version.run_id}
+                schema = table.schema.with_metadata(lineage)
+                make = pq.ParquetWriter if path.suffix == ".parquet" else pa_csv.CSVWriter
+                writer = make(str(partial), schema)
+            writer.write_table(table.cast(writer.schema) if isinstance(writer, pq.ParquetWriter) else table)
+            rows += len(chunk)
+            rejected += table.column("status").to_pylist().count("rejected")
+            journal.progress(f"{rows:,} rows", 0.0)
+        if writer is None:
+            raise GroundworkError(f"{source.origin} holds no rows")
+        writer.close()
+        partial.replace(path)
+    except OSError as error:
+        raise GroundworkError(
+            f"{path} cannot be written ({error.strerror or error}): choose another output"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return PredictedFile(path, version, rows, rejected)
+
+
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _answer(rows: list[Row], source: Source, predictor: Predictor) -> pa.Table:
+    answers = predictor.answer_rows(rows)
+    columns = {
+        name: pa.array([row.fields.get(name, "") for row in rows], pa.string()) for name in source.columns
+    }
+    added = {
+        name: pa.array(list(values), pa.string())
+        if values.dtype == object
+        else pa.array(values, from_pandas=True)
+        for name, values in predictor.columns(answers.outputs).items()
+    }
+    added["status"] = pa.array(["ok" if reason is None else "rejected" for reason in answers.reasons])
+    added["reason"] = pa.array([reason or "" for reason in answers.reasons])
+    clash = columns.keys() & added.keys()
+    if clash:
+        raise GroundworkError(f"the input has a column {sorted(clash)[0]!r} already: rename it first")
+    return pa.table({**columns, **added})

@@ -1,0 +1,185 @@
+"""Pretrain a domain's encoder on unlabelled data and register it as a foundation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from domains.contract import Domain, EncodingSpec, GroundworkError, Sample, SplitSpec
+from domains.splits import Split, split
+from domains.store import Store
+from flows.home import Home
+from flows.ingest import ingest
+from flows.journal import Journal
+from flows.promotion import decide_foundation
+from flows.registration import lineage, register_version
+from flows.runs import run_folder
+from flows.settings import DataSettings, FlowSettings, LimitSettings
+from flows.sources import open_source
+from flows.tracking import tracked_run
+from models.encoder import Batch, create_encoder, parameter_count
+from models.predictor import VersionContract
+from models.pretraining import PretrainingModel, PretrainingSettings
+from models.registry import Version
+from models.training import Progress, TrainingSettings, train
+
+LEARNING_RATE = 1e-3
+HELD_OUT = 0.02
+MOST_HELD_OUT = 2048
+FEWEST_RECORDS = 64
+
+
+def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Version:
+    """Encode, train, register; returns the new version. Raises GroundworkError for unusable input."""
+    spec = settings.part(domain.encoding)
+    source = open_source(domain, settings.part(DataSettings), home, trusted=journal.trusted)
+    training = settings.part(TrainingSettings)
+    training = training.model_copy(update={"learning_rate": training.learning_rate or LEARNING_RATE})
+    name = str(getattr(settings, "name"))  # noqa: B009 - the class is composed at run time
+    with (
+        run_folder(home, "pretrain", domain.name, settings, source.digest) as folder,
+        tracked_run(
+            home,
+            domain.name,
+            f"pretrain {name}",
+            {"flow": "pretrain", "domain": domain.name, "dataset_digest": source.digest},
+            journal,
+            folder.mlflow_run if getattr(settings, "resume", False) else None,
+        ) as run,
+    ):
+        resume = folder.mlflow_run == run.run_id
+        folder.remember(run.run_id)
+        run.log_parameters(settings.model_dump(exclude={"pasted", "resume"}))
+        store = journal.step("encode", lambda: ingest(domain, source, spec, home, journal, describe=True))
+        run.log_dataset(source.name, source.origin, source.digest, asdict(store.counts))
+        run.log_rejects(list(store.rejects()))
+        drawn, sides = _draw(store, settings.part(LimitSettings), training.seed)
+
+        model = _model(domain, spec, settings, drawn, sides)
+        journal.say(
+            f"training {parameter_count(model.encoder):,} parameters on {len(sides.train):,} "
+            f"{domain.noun}s, {training.epochs} epochs"
+        )
+
+        def report(progress: Progress) -> None:
+            journal.progress(
+                f"step {progress.step:,} of {progress.total_steps:,}", progress.step / progress.total_steps
+            )
+            run.log_progress(progress)
+
+        result = journal.step(
+            "train",
+            lambda: train(
+                model,
+                drawn.subset(sides.train),
+                drawn.subset(sides.val),
+                collate=_Collator(model),
+                lengths=drawn.tokens[sides.train],
+                settings=training,
+                folder=folder.checkpoints,
+                resume=resume,
+                report=report,
+            ),
+        )
+        loss = _heldout_loss(model, drawn.subset(sides.val), training.batch_size, training.seed)
+        run.log_metrics({"heldout_loss": loss, **_costs(asdict(result))}, result.steps)
+
+        def register() -> Version:
+            contract = VersionContract(
+                kind="foundation",
+                domain=domain.name,
+                encoding=spec.model_dump(mode="json"),
+                encoding_digest=spec.digest,
+                split_id=sides.id,
+                lineage=lineage(source, store, "none", run, journal),
+            )
+            decision = decide_foundation(name, domain.name, sides.id, loss)
+            with TemporaryDirectory() as temporary:
+                return register_version(
+                    name,
+                    Path(temporary) / "version",
+                    contract,
+                    model.encoder.cpu(),
+                    run,
+                    decision,
+                    {"metric": "heldout_loss", "value": f"{loss:.6g}"},
+                )
+
+        version = journal.step("register", register)
+        folder.finish()
+    journal.table(
+        "result",
+        f"{version.reference}: foundation of {domain.name}",
+        [
+            {
+                "version": version.reference,
+                "alias": ", ".join(version.aliases),
+                "held-out loss": f"{loss:.4g}",
+                f"{domain.noun}s": f"{len(sides.train):,}",
+                "steps": f"{result.steps:,}",
+                "seconds": f"{result.seconds:.0f}",
+                "device": result.device,
+                "decision": version.tags.get("promotion", ""),
+            }
+        ],
+    )
+    return version
+
+
+class _Collator:
+    def __init__(self, model: PretrainingModel) -> None:
+        self.encoder = model.encoder
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Batch]:
+        return {"batch": self.encoder.collate(samples)}
+
+
+def _draw(store: Store, limit: LimitSettings, seed: int) -> tuple[Store, Split]:
+    """The records that are used, and which of them are held out to watch the loss."""
+    count = len(store)
+    if limit.max_records and limit.max_records < count:
+        chosen = np.sort(np.random.default_rng(seed).permutation(count)[: limit.max_records])
+        store = store.subset(chosen)
+    if len(store) < FEWEST_RECORDS:
+        raise GroundworkError(
+            f"only {len(store)} records can be used; pretraining needs at least {FEWEST_RECORDS}"
+        )
+    held = min(HELD_OUT, MOST_HELD_OUT / len(store))
+    spec = SplitSpec(method="random", seed=seed, fractions=(1 - held, held, 0.0))
+    return store, split(np.arange(len(store)), spec, store.identities)
+
+
+def _model(
+    domain: Domain, spec: EncodingSpec, settings: FlowSettings, store: Store, sides: Split
+) -> PretrainingModel:
+    torch.manual_seed(settings.part(TrainingSettings).seed)
+    encoder = create_encoder(domain.name, str(getattr(settings, "size")))  # noqa: B009
+    model = PretrainingModel(
+        encoder, domain.pretraining_targets(spec), settings.part(PretrainingSettings).mask_ratio
+    )
+    model.fit_scaling(store.subset(sides.train[:20_000]))
+    return model
+
+
+def _heldout_loss(model: PretrainingModel, samples: Sequence[Sample], batch: int, seed: int) -> float:
+    """Loss on the held-out samples under masks that depend on the seed alone."""
+    device = next(model.parameters()).device
+    model.eval()
+    losses, weights = [], []
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for start in range(0, len(samples), batch):
+            chosen = [samples[index] for index in range(start, min(start + batch, len(samples)))]
+            inputs = {name: tensor.to(device) for name, tensor in model.encoder.collate(chosen).items()}
+            losses.append(float(model(inputs)["loss"]))
+            weights.append(len(chosen))
+    return float(np.average(losses, weights=weights))
+
+
+def _costs(result: dict[str, float | str]) -> dict[str, float]:
+    return {f"training_{key}": float(value) for key, value in result.items() if not isinstance(value, str)}

@@ -1,0 +1,74 @@
+"""Saving a version, registering it with its tags, and giving it the alias it earned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from domains.contract import Source
+from domains.store import Store
+from flows.journal import Journal
+from flows.tracking import TrackedRun, code_version
+from models.encoder import Encoder
+from models.predictor import Lineage, Predictor, VersionContract
+from models.registry import Promotion, Version, describe_targets, promote, register
+from models.tuning import TaskModel
+
+
+def lineage(source: Source, store: Store, foundation: str, run: TrackedRun, journal: Journal) -> Lineage:
+    """Where a version being made comes from."""
+    return Lineage(
+        dataset=source.name,
+        dataset_origin=source.origin,
+        dataset_digest=source.digest,
+        rows=store.counts.rows,
+        rejects=store.counts.rejects,
+        foundation=foundation,
+        code=code_version(),
+        mlflow_run=run.run_id,
+        flow_run=journal.flow_run_id,
+    )
+
+
+def register_version(
+    name: str,
+    folder: Path,
+    contract: VersionContract,
+    model: Encoder | TaskModel,
+    run: TrackedRun,
+    decision: Promotion,
+    tags: Mapping[str, str],
+) -> Version:
+    """Save, register and promote or refuse a version that was not saved before."""
+    predictor = Predictor.save(folder, contract, model)
+    return register_saved(name, folder, predictor, run, decision, tags)
+
+
+def register_saved(
+    name: str,
+    folder: Path,
+    predictor: Predictor,
+    run: TrackedRun,
+    decision: Promotion,
+    tags: Mapping[str, str],
+) -> Version:
+    """Register and promote or refuse a version whose folder is written."""
+    contract = predictor.contract
+    described = {
+        "kind": contract.kind,
+        "domain": contract.domain,
+        "split_id": contract.split_id,
+        "encoding_digest": contract.encoding_digest,
+        "dataset": contract.lineage.dataset,
+        "dataset_digest": contract.lineage.dataset_digest,
+        "foundation": contract.lineage.foundation,
+        "code": contract.lineage.code,
+        "flow_run_id": contract.lineage.flow_run,
+        **tags,
+    }
+    if contract.task is not None:
+        described["task"] = ",".join(sorted({target.kind for target in contract.task.targets}))
+        described["unit"] = ",".join(sorted({target.unit for target in contract.task.targets if target.unit}))
+        described["targets"] = describe_targets(predictor)[:5000]
+    version = register(name, folder, predictor, run.run_id, described)
+    return promote(version, decision)

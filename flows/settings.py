@@ -1,0 +1,264 @@
+"""The one schema of every flow: forms, YAML, command line and logged parameters come from here.
+
+A flow's settings are composed from what the rooms below declare: the domain's encoding, the encoder's
+presets, and the settings of pretraining, tuning and training. No other place names these fields.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+from domains.contract import Domain, GroundworkError, digest_of, load_domain, load_encoder_class
+
+Kind = Literal["pretrain", "finetune", "predict"]
+KINDS: tuple[Kind, ...] = ("pretrain", "finetune", "predict")
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+"""Presets that come with the project: the defaults of each deployment's form, one YAML each."""
+
+LARGEST_PASTE = 512 * 1024
+"""Bytes of rows in a form: Prefect caps the parameters of a run at 512 KiB."""
+
+MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+class DataSettings(BaseModel):
+    """Which rows a flow reads."""
+
+    dataset: Annotated[
+        str,
+        Field(
+            max_length=4096,
+            description="An uploaded dataset's name, an embedded one's, or a file in the inbox; "
+            "on the command line any file",
+        ),
+    ] = ""
+    pasted: Annotated[
+        str,
+        Field(
+            max_length=LARGEST_PASTE,
+            description="Instead of a dataset: rows pasted here as CSV with a header (up to 512 KiB)",
+            json_schema_extra={"format": "text"},
+        ),
+    ] = ""
+    input_column: Annotated[
+        str, Field(max_length=200, description="Column that holds the input; empty = found by its name")
+    ] = ""
+
+
+class LimitSettings(BaseModel):
+    """How much of a corpus pretraining reads."""
+
+    max_records: Annotated[
+        int,
+        Field(
+            ge=0, le=1_000_000_000, description="Use at most this many records, drawn with the seed; 0 = all"
+        ),
+    ] = 0
+
+
+class TaskSettings(BaseModel):
+    """What a model learns to predict."""
+
+    target: Annotated[
+        list[str],
+        Field(
+            max_length=2000,
+            description="Columns to predict; empty = the dataset's own target, or its only other column",
+        ),
+    ] = []
+    task: Annotated[
+        Literal["auto", "regression", "classification"],
+        Field(
+            description="Kind of the targets; auto = regression for numbers, classification for 0/1 or text"
+        ),
+    ] = "auto"
+    unit: Annotated[
+        str,
+        Field(max_length=40, description="Unit of the targets, for labels (K, mol/L); empty = the dataset's"),
+    ] = ""
+    foundation: Annotated[
+        str,
+        Field(
+            max_length=100,
+            description="Pretrained encoder to start from (NAME, NAME@alias, NAME/version); none = from "
+            "scratch; auto = the champion of the domain's foundation where there is one",
+        ),
+    ] = "auto"
+
+
+class ResumeSettings(BaseModel):
+    """Going on after an interruption."""
+
+    resume: Annotated[
+        bool, Field(description="Continue the interrupted run of exactly these settings from its checkpoint")
+    ] = False
+
+
+class PredictionSettings(BaseModel):
+    """Which model answers, and where the answers go."""
+
+    model: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=100,
+            description="Model to ask: NAME (its champion), NAME@alias or NAME/version",
+        ),
+    ]
+    output: Annotated[
+        str,
+        Field(
+            max_length=4096, description="File to write, .parquet or .csv; empty = one in the outputs folder"
+        ),
+    ] = ""
+
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+class FlowSettings(BaseModel):
+    """Base of every flow's settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def part(self, kind: type[Part]) -> Part:
+        """The fields that one room declared, as that room's own settings."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+    @property
+    def digest(self) -> str:
+        """Equal for two runs that do the same thing; resuming does not change what is done."""
+        return digest_of(self.model_dump(mode="json", exclude={"resume"}))
+
+
+def foundation_name(domain: str) -> str:
+    """Name under which a domain's foundation is registered unless another is given."""
+    return f"{domain}-foundation"
+
+
+@cache
+def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
+    """The settings of one flow of one domain. Raises GroundworkError for an unknown domain."""
+    domain = load_domain(domain_name)
+    fields: dict[str, tuple[Any, FieldInfo]] = {}
+    for part in _parts(kind, domain):
+        for name, info in part.model_fields.items():
+            fields[name] = (info.annotation, info)
+    if kind == "pretrain":
+        fields["dataset"] = _redefault(fields["dataset"], domain.corpus)
+    for name, value in read_config(CONFIGS / f"{kind}-{domain_name}.yaml").items():
+        if name not in fields:
+            raise GroundworkError(
+                f"{kind}-{domain_name}.yaml sets {name!r}, which is not a setting of that flow"
+            )
+        fields[name] = _redefault(fields[name], value)
+    return create_model(  # type: ignore[call-overload, no-any-return]
+        f"{kind.title()}{domain_name.title()}", __base__=FlowSettings, **fields
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Settings by name from a YAML file; nothing where there is no such preset.
+
+    Raises GroundworkError for a file that is not a mapping of settings.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GroundworkError(f"{path} is not YAML: {' '.join(str(error).split())[:160]}") from error
+    if not isinstance(values, dict):
+        raise GroundworkError(f"{path} must hold settings as `name: value` lines")
+    return {str(name): value for name, value in values.items()}
+
+
+def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
+    if kind == "predict":
+        return [PredictionSettings, DataSettings]
+    # Imported here: these pull in torch, which takes seconds that asking for help need not wait for.
+    from models.pretraining import PretrainingSettings
+    from models.training import TrainingSettings
+    from models.tuning import TuningSettings
+
+    size = _size_settings(domain)
+    if kind == "pretrain":
+        return [
+            DataSettings,
+            _name_settings(foundation_name(domain.name)),
+            size,
+            LimitSettings,
+            PretrainingSettings,
+            TrainingSettings,
+            domain.encoding,
+            ResumeSettings,
+        ]
+    return [
+        DataSettings,
+        TaskSettings,
+        _name_settings(""),
+        TuningSettings,
+        TrainingSettings,
+        _split_settings(domain),
+        size,
+        domain.encoding,
+        ResumeSettings,
+    ]
+
+
+def _name_settings(default: str) -> type[BaseModel]:
+    pattern = MODEL_NAME if default else f"^$|{MODEL_NAME}"
+    described = "Name to register under: lower-case letters, digits, dot, dash" + (
+        "" if default else "; empty = the dataset's name"
+    )
+    return create_model(
+        "NameSettings", name=(str, Field(default=default, pattern=pattern, description=described))
+    )
+
+
+def _size_settings(domain: Domain) -> type[BaseModel]:
+    presets = tuple(load_encoder_class(domain.name).presets)
+    described = "Size of a fresh encoder (a foundation brings its own)"
+    return create_model(
+        "SizeSettings", size=(Literal[presets], Field(default=presets[0], description=described))
+    )
+
+
+def _split_settings(domain: Domain) -> type[BaseModel]:
+    methods = domain.split_methods
+    described = "How test rows are held out: by group, so that no group is on both sides (80/10/10)"
+    return create_model(
+        "SplitSettings", split=(Literal[methods], Field(default=methods[0], description=described))
+    )
+
+
+def _redefault(field: tuple[Any, FieldInfo], default: Any) -> tuple[Any, FieldInfo]:
+    annotation, info = field
+    return annotation, FieldInfo.merge_field_infos(info, default=default)
+
+
+def signature(model: type[FlowSettings]) -> inspect.Signature:
+    """The settings as a function's parameters, for tools that draw forms from signatures.
+
+    Constraints go into the annotation; description and default into the default's field.
+    """
+    parameters = []
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else None
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=Field(info.default, description=info.description, json_schema_extra=extra),
+                annotation=Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation,
+            )
+        )
+    return inspect.Signature(parameters)

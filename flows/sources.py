@@ -1,0 +1,85 @@
+"""From what a user names to rows that can be streamed, confined where a form named it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from domains.contract import Domain, GroundworkError, Source, digest_of
+from flows.home import Home
+from flows.settings import LARGEST_PASTE, DataSettings
+
+
+def open_source(domain: Domain, settings: DataSettings, home: Home, *, trusted: bool) -> Source:
+    """Open the dataset that the settings name.
+
+    ``trusted`` settings come from the user's own shell and may name any file; others reach embedded
+    datasets, uploads, the inbox and the folders of ``GROUNDWORK_ROOTS`` only. Raises GroundworkError
+    for a dataset that is not there, lies elsewhere or cannot be read.
+    """
+    if settings.pasted and settings.dataset:
+        raise GroundworkError("give either dataset or pasted rows, not both")
+    column = settings.input_column or None
+    if settings.pasted:
+        return domain.open(_keep_pasted(settings.pasted, home), column)
+    if not settings.dataset:
+        raise GroundworkError(
+            f"no dataset is given: name a file, an upload or one of {', '.join(sorted(domain.embedded()))}"
+        )
+    if settings.dataset in domain.embedded():
+        return domain.embedded()[settings.dataset]()
+    return domain.open(find_file(settings.dataset, home, trusted=trusted), column)
+
+
+def find_file(name: str, home: Home, *, trusted: bool) -> Path:
+    """The file that a dataset's name or path means. Raises GroundworkError when there is none."""
+    path = Path(name).expanduser()
+    if trusted and path.exists():
+        return path
+    roots = [root.resolve() for root in _roots(home)]
+    for candidate in _candidates(path, roots):
+        resolved = candidate.resolve()
+        if not any(resolved.is_relative_to(root) for root in roots):
+            continue
+        if resolved.is_file():
+            return resolved
+    if trusted and (path.suffix or path.is_absolute()):
+        raise GroundworkError(f"there is no file {name}: check the path")
+    shown = ", ".join(str(root) for root in roots)
+    raise GroundworkError(
+        f"there is no dataset {name!r}: upload it, put its file into {home.inbox}, "
+        f"or name a file below one of {shown}"
+    )
+
+
+def _roots(home: Home) -> list[Path]:
+    declared = os.environ.get("GROUNDWORK_ROOTS", "")
+    return [home.datasets, home.inbox, *(Path(root) for root in declared.split(os.pathsep) if root)]
+
+
+def _candidates(path: Path, roots: list[Path]) -> Iterator[Path]:
+    if path.is_absolute():
+        yield path
+        return
+    for root in roots:
+        yield root / path
+        # An upload is named without its suffix.
+        if len(path.parts) == 1 and root.is_dir():
+            yield from sorted(
+                entry
+                for entry in root.iterdir()
+                if entry.name.partition(".")[0] == path.name and entry.is_file()
+            )
+
+
+def _keep_pasted(text: str, home: Home) -> Path:
+    """Pasted rows become a dataset, so that the run can be repeated and its lineage read."""
+    if len(text.encode()) > LARGEST_PASTE:
+        raise GroundworkError(
+            f"the pasted rows are larger than {LARGEST_PASTE // 1024} KiB: upload them as a file instead"
+        )
+    home.datasets.mkdir(parents=True, exist_ok=True)
+    path = home.datasets / f"pasted-{digest_of(text)}.csv"
+    path.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+    return path

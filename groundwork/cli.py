@@ -1,0 +1,193 @@
+"""The ``groundwork`` command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from domains.contract import GroundworkError, domain_names
+from flows.home import Home
+
+FLOWS = {
+    "pretrain": "Learn from unlabelled data and register a foundation.",
+    "finetune": "Learn a task from labelled data and register a version.",
+    "predict": "Answer the rows of a file with a registered version.",
+}
+
+
+class Commands(TyperGroup):
+    """The commands that run flows are built only when asked for: what they import takes seconds."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*FLOWS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name == "predict":
+            # A model knows its domain, so the command names none; its settings are the same for all.
+            return _flow_command("predict", domain_names()[0], name="predict")
+        if cmd_name in FLOWS:
+            return typer.main.get_group(_domains(cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+
+def _domains(kind: str) -> typer.Typer:
+    class Domains(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(domain_names())
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            return _flow_command(kind, cmd_name, name=cmd_name) if cmd_name in domain_names() else None
+
+    group = typer.Typer(name=kind, cls=Domains, help=FLOWS[kind], no_args_is_help=True)
+    group.callback()(lambda: None)
+    return group
+
+
+def _flow_command(kind: Any, domain: str, name: str) -> Any:
+    from groundwork.commands import flow_command
+    from groundwork.execution import run_flow
+
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command = flow_command(kind, domain, lambda settings, remote: run_flow(kind, domain, settings, remote))
+    single.command(name=name, help=FLOWS[kind], no_args_is_help=kind != "pretrain")(command)
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    name="groundwork",
+    cls=Commands,
+    help="Pretrain, tune, serve and keep alive foundation models of molecules and satellite rasters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PrefectPort = Annotated[
+    int, typer.Option("--prefect-port", min=1, max=65535, help="Port of the Prefect server")
+]
+MlflowPort = Annotated[int, typer.Option("--mlflow-port", min=1, max=65535, help="Port of the MLflow server")]
+ApiPort = Annotated[int, typer.Option("--api-port", min=1, max=65535, help="Port of the prediction API")]
+
+
+@app.command()
+def up(prefect_port: PrefectPort = 4200, mlflow_port: MlflowPort = 5000, api_port: ApiPort = 8000) -> None:
+    """Start Prefect, MLflow, the flow runner and the API, and keep them alive until Ctrl-C."""
+    from groundwork.launcher import up as launch
+    from groundwork.services import Ports
+
+    raise typer.Exit(launch(Home.current(), Ports(prefect_port, mlflow_port, api_port)))
+
+
+@app.command()
+def status() -> None:
+    """Show each service with its health: exit code 0 all well, 1 something is not, 3 nothing runs."""
+    from groundwork.running import status as show
+
+    raise typer.Exit(show(Home.current()))
+
+
+@app.command()
+def doctor(
+    prefect_port: PrefectPort = 4200, mlflow_port: MlflowPort = 5000, api_port: ApiPort = 8000
+) -> None:
+    """Check versions, ports, disk, GPU and databases, and say what to do about what is wrong."""
+    from groundwork.doctor import doctor as examine
+    from groundwork.services import Ports
+
+    raise typer.Exit(examine(Home.current(), Ports(prefect_port, mlflow_port, api_port)))
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model, with all its versions")] = None,
+) -> None:
+    """List registered models: versions, aliases, figures, floors."""
+    from groundwork.execution import use_services
+
+    use_services(Home.current())
+    from models import registry
+
+    listed = registry.versions(name) if name else []
+    if name is None:
+        for known in registry.names():
+            listed += [version for version in registry.versions(known) if version.aliases]
+    if not listed:
+        raise GroundworkError("no model is registered yet: run `groundwork finetune` or `make demo` first")
+    table = Table()
+    heads = (
+        "version",
+        "alias",
+        "kind",
+        "domain",
+        "targets",
+        "metric",
+        "value",
+        "floor",
+        "beats_floor",
+        "created",
+    )
+    for head in heads:
+        table.add_column(head)
+    for version in listed:
+        table.add_row(*_row(version))
+    Console().print(table)
+
+
+def _row(version: Any) -> list[str]:
+    import json
+
+    tags = version.tags
+    targets = [target["name"] for target in json.loads(tags.get("targets") or "[]")]
+    shown = ", ".join(targets[:3]) + (f" and {len(targets) - 3} more" if len(targets) > 3 else "")
+    return [
+        version.reference,
+        ", ".join(version.aliases),
+        tags.get("kind", ""),
+        tags.get("domain", ""),
+        shown,
+        tags.get("metric", "") + (f" ({tags['unit']})" if tags.get("unit") else ""),
+        tags.get("value", ""),
+        f"{tags['floor']}: {tags['floor_value']}" if tags.get("floor_value") else "",
+        tags.get("beats_floor", "–"),
+        version.created.astimezone().strftime("%Y-%m-%d %H:%M"),
+    ]
+
+
+def main() -> None:
+    """Entry point: errors that the user can mend are one line, without a traceback."""
+    os.environ.update(Home.current().environment())
+    try:
+        app()
+    except GroundworkError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(
+            f"no space left on the disk of {Home.current().root}: free some, or set GROUNDWORK_HOME elsewhere"
+        )
+    except BaseException as error:
+        # Named rather than imported: the module behind it imports torch.
+        if type(error).__name__ != "Interrupted":
+            raise
+        _fail(f"{error}; the checkpoint is saved: run the same command with --resume to go on", 130)
+
+
+def _fail(message: str, code: int = 1) -> None:
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {cast(Any, _escaped(message))}", highlight=False, soft_wrap=True
+    )
+    sys.exit(code)
+
+
+def _escaped(message: str) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(message.split()))
