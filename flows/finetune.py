@@ -27,7 +27,7 @@ from flows.sources import open_source
 from flows.tracking import TrackedRun, connect, tracked_run
 from models.encoder import Encoder, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
-from models.registry import Version, champion, load
+from models.registry import FOLDER, Version, champion, load
 from models.training import Progress, TrainingResult, TrainingSettings, train
 from models.tuning import LEARNING_RATES, TaskModel, TuningSettings, merge, prepare
 
@@ -98,7 +98,7 @@ def _run(
             split_id=data.split.id,
             lineage=lineage(source, data.store, foundation, run, journal),
         )
-        saved = Path(temporary) / "version"
+        saved = Path(temporary) / FOLDER
         predictor = Predictor.save(saved, contract, model.cpu())
         raw = _raw_rows(source, data)
         seed = settings.part(TrainingSettings).seed

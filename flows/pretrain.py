@@ -25,7 +25,7 @@ from flows.tracking import tracked_run
 from models.encoder import Batch, create_encoder, parameter_count
 from models.predictor import VersionContract
 from models.pretraining import PretrainingModel, PretrainingSettings
-from models.registry import Version
+from models.registry import FOLDER, Version
 from models.training import Progress, TrainingSettings, train
 
 LEARNING_RATE = 1e-3
@@ -102,7 +102,7 @@ def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
             with TemporaryDirectory() as temporary:
                 return register_version(
                     name,
-                    Path(temporary) / "version",
+                    Path(temporary) / FOLDER,
                     contract,
                     model.encoder.cpu(),
                     run,

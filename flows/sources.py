@@ -73,6 +73,11 @@ def _candidates(path: Path, roots: list[Path]) -> Iterator[Path]:
             )
 
 
+def _without_suffix(name: str) -> str:
+    """``set.v2.csv.gz`` is the dataset ``set.v2``."""
+    return name.removesuffix(".gz").rpartition(".")[0]
+
+
 def _keep_pasted(text: str, home: Home) -> Path:
     """Pasted rows become a dataset, so that the run can be repeated and its lineage read."""
     if len(text.encode()) > LARGEST_PASTE:

@@ -10,17 +10,18 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from models.predictor import Predictor
+from models.registry import FOLDER
 
 
 class VersionModel(PythonModel):
     """A table with the domain's input column in, predictions with status and reason out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.predictor = Predictor.load(Path(context.artifacts["version"]))
+        self.predictor = Predictor.load(Path(context.artifacts[FOLDER]))
 
-    def predict(  # type: ignore[override]  # MLflow infers schemas from hints; the signature has it
-        self, context: Any, model_input, params: dict[str, Any] | None = None
-    ):
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         values = model_input[self.predictor.domain.input_column].tolist()
         answers = self.predictor.answer_values(values)
         return pd.DataFrame(

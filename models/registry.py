@@ -26,6 +26,11 @@ from domains.contract import GroundworkError
 from models.predictor import Predictor
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""What MLflow answers for a name, version or alias that is not there."""
+
+FOLDER = "version"
+"""Name of the folder of a version's files: MLflow keeps it as the name of the artifact."""
 
 
 class UnknownModel(GroundworkError):
@@ -97,6 +102,8 @@ def resolve(reference: str) -> Version:
             return _version(client.get_model_version(name, number), aliases)
         return _version(client.get_model_version_by_alias(name, alias or CHAMPION), aliases)
     except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
         known = [f"{name}/{version.version}" for version in versions(name)[:5]]
         known += [f"{name}@{known_alias}" for known_alias in sorted(aliases)]
         raise UnknownModel(
@@ -106,7 +113,7 @@ def resolve(reference: str) -> Version:
 
 def fetch(version: Version) -> Path:
     """Folder with the files of a version, on this machine."""
-    uri = f"models:/{version.name}/{version.version}/artifacts/version"
+    uri = f"models:/{version.name}/{version.version}/artifacts/{FOLDER}"
     try:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except (MlflowException, OSError) as error:
@@ -123,7 +130,12 @@ def load(reference: str) -> tuple[Version, Predictor]:
 
 
 def register(name: str, folder: Path, predictor: Predictor, run_id: str, tags: Mapping[str, str]) -> Version:
-    """Register the version saved in ``folder`` under ``name``, with signature and input example."""
+    """Register the version saved in ``folder`` under ``name``, with signature and input example.
+
+    Raises GroundworkError for a name that MLflow refuses, ValueError for a folder not called FOLDER.
+    """
+    if folder.name != FOLDER:
+        raise ValueError(f"the folder of a version must be called {FOLDER!r}, not {folder.name!r}")
     client = MlflowClient()
     inputs = pd.DataFrame({predictor.domain.input_column: list(predictor.domain.example)})
     # MLflow ties a model to the active run; leaving the context ends the run, which its owner undoes or
@@ -132,7 +144,7 @@ def register(name: str, folder: Path, predictor: Predictor, run_id: str, tags: M
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"version": str(folder)},
+            artifacts={FOLDER: str(folder)},
             signature=_signature(predictor),
             input_example=inputs,
             # Inferring requirements would import the model anew and take seconds.
@@ -172,7 +184,7 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
     try:
         return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
     except MlflowException as error:
-        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+        if error.error_code not in ABSENT:
             raise
         known = ", ".join(names()[:10]) or "none yet; run `groundwork finetune` first"
         raise UnknownModel(f"no model is called {name!r}; registered: {known}") from error
