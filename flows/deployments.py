@@ -77,14 +77,16 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
     body.__module__ = "flows.deployments"
     body.__doc__ = _DESCRIPTIONS[kind].format(domain=domain_name)
     body.__signature__ = signature(model)  # type: ignore[attr-defined]
-    return flow(body, name=f"{kind}-{domain_name}", description=body.__doc__, log_prints=False)
+    decorate: Any = flow(name=f"{kind}-{domain_name}", description=body.__doc__)
+    built: Flow[..., dict[str, Any]] = decorate(body)
+    return built
 
 
 def __getattr__(name: str) -> Flow[..., dict[str, Any]]:
     """Flows by the name that a deployment's entry point gives: ``finetune_molecules``."""
     kind, _, domain_name = name.partition("_")
     if kind in KINDS and domain_name in domain_names():
-        return build_flow(kind, domain_name)  # type: ignore[arg-type]
+        return build_flow(kind, domain_name)
     raise AttributeError(name)
 
 

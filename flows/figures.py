@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
 from domains.contract import Domain, Target
 from flows.evaluation import Evaluation
 from flows.labelled import LabelledData
+
+Shown = Sequence[tuple[str, np.ndarray, str]]
+"""(legend, predictions [n, outputs], colour) of each model that is drawn."""
 
 MOST_PANELS = 12
 WORST = 24
@@ -40,7 +44,7 @@ def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Fig
     return figure
 
 
-def _parity(axes, target: Target, truth: np.ndarray, shown: Sequence[tuple[str, np.ndarray, str]]) -> None:
+def _parity(axes: Axes, target: Target, truth: np.ndarray, shown: Shown) -> None:
     for name, predicted, colour in shown:
         axes.scatter(truth, predicted[:, 0], s=6, alpha=0.5, color=colour, label=name, linewidths=0)
     unit = f" ({target.unit})" if target.unit else ""
@@ -49,7 +53,7 @@ def _parity(axes, target: Target, truth: np.ndarray, shown: Sequence[tuple[str, 
     axes.legend(fontsize=8)
 
 
-def _roc(axes, target: Target, truth: np.ndarray, shown: Sequence[tuple[str, np.ndarray, str]]) -> None:
+def _roc(axes: Axes, target: Target, truth: np.ndarray, shown: Shown) -> None:
     if 0 < truth.mean() < 1:
         for name, predicted, colour in shown:
             false_positives, true_positives, _ = roc_curve(truth, predicted[:, 0])
@@ -59,7 +63,7 @@ def _roc(axes, target: Target, truth: np.ndarray, shown: Sequence[tuple[str, np.
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
 
 
-def _confusion(axes, target: Target, truth: np.ndarray, shown: Sequence[tuple[str, np.ndarray, str]]) -> None:
+def _confusion(axes: Axes, target: Target, truth: np.ndarray, shown: Shown) -> None:
     predicted = shown[-1][1].argmax(1)
     ConfusionMatrixDisplay.from_predictions(
         truth.astype(int),

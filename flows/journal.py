@@ -125,7 +125,9 @@ class PrefectJournal:
         from prefect.cache_policies import NO_CACHE
 
         # Steps are closures over this run: nothing that could be cached under a key of inputs.
-        return task(work, name=name, cache_policy=NO_CACHE, persist_result=False)()
+        step: Any = task(name=name, cache_policy=NO_CACHE, persist_result=False)
+        result: Result = step(work)()
+        return result
 
     def progress(self, description: str, fraction: float) -> None:
         from prefect.artifacts import update_progress_artifact

@@ -103,7 +103,7 @@ def _unlabelled(
 ) -> list[Reject]:
     """Rows whose labels are all missing or unreadable; a single unreadable cell is only a gap."""
     rejects = []
-    for index in np.flatnonzero(~np.isfinite(labels).any(axis=1)):
+    for index in np.flatnonzero(~np.isfinite(labels).any(axis=1)).tolist():
         written = [column[index] for column in cells]
         if all(is_missing(cell) for cell in written):
             reason = "no label"

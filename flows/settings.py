@@ -160,7 +160,7 @@ def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
                 f"{kind}-{domain_name}.yaml sets {name!r}, which is not a setting of that flow"
             )
         fields[name] = _redefault(fields[name], value)
-    return create_model(  # type: ignore[call-overload, no-any-return]
+    return create_model(  # type: ignore[call-overload]
         f"{kind.title()}{domain_name.title()}", __base__=FlowSettings, **fields
     )
 
@@ -227,17 +227,19 @@ def _name_settings(default: str) -> type[BaseModel]:
 def _size_settings(domain: Domain) -> type[BaseModel]:
     presets = tuple(load_encoder_class(domain.name).presets)
     described = "Size of a fresh encoder (a foundation brings its own)"
-    return create_model(
-        "SizeSettings", size=(Literal[presets], Field(default=presets[0], description=described))
-    )
+    return _choice_settings("SizeSettings", "size", presets, described)
 
 
 def _split_settings(domain: Domain) -> type[BaseModel]:
-    methods = domain.split_methods
     described = "How test rows are held out: by group, so that no group is on both sides (80/10/10)"
-    return create_model(
-        "SplitSettings", split=(Literal[methods], Field(default=methods[0], description=described))
-    )
+    return _choice_settings("SplitSettings", "split", domain.split_methods, described)
+
+
+def _choice_settings(kind: str, name: str, choices: tuple[str, ...], description: str) -> type[BaseModel]:
+    """Settings of one choice; the first is the default."""
+    annotation: Any = Literal[choices]
+    field: Any = (annotation, Field(default=choices[0], description=description))
+    return create_model(kind, **{name: field})
 
 
 def _redefault(field: tuple[Any, FieldInfo], default: Any) -> tuple[Any, FieldInfo]:

@@ -179,8 +179,11 @@ def _experiment(home: Home, name: str) -> str:
     location = (home.mlflow_artifacts / name).as_uri() if local else None
     try:
         return str(client.create_experiment(name, artifact_location=location))
-    except MlflowException:  # another run made it in between
-        return str(client.get_experiment_by_name(name).experiment_id)
+    except MlflowException:
+        made = client.get_experiment_by_name(name)
+        if made is None:
+            raise
+        return str(made.experiment_id)  # by another run, in between
 
 
 def code_version() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -55,9 +55,10 @@ class Encoder(PreTrainedModel):
     """Names of the linear layers that low-rank adaptation adds to."""
 
     @classmethod
-    def create(cls, preset: str, **overrides: float) -> Encoder:
+    def create(cls, preset: str, **overrides: Any) -> Encoder:
         """A freshly initialised encoder of a preset size."""
-        return cls(cls.config_class(**{**cls.presets[preset], **overrides}))
+        make_config: Any = cls.config_class
+        return cls(make_config(**{**cls.presets[preset], **overrides}))
 
     @staticmethod
     def tokens(sample: Sample) -> int:
@@ -91,9 +92,10 @@ class EncoderConfig(PreTrainedConfig):
     hidden_size: int = 128
 
 
-def create_encoder(domain: str, preset: str, **overrides: float) -> Encoder:
+def create_encoder(domain: str, preset: str) -> Encoder:
     """A fresh encoder for a domain. Raises GroundworkError for an unknown domain."""
-    return load_encoder_class(domain).create(preset, **overrides)
+    created: Encoder = load_encoder_class(domain).create(preset)
+    return created
 
 
 def parameter_count(module: torch.nn.Module, trainable_only: bool = False) -> int:

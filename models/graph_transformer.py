@@ -58,6 +58,9 @@ class GraphTransformerConfig(EncoderConfig):
 class CodeEmbedding(nn.Module):
     """Sum of one embedding per code field; code ``size`` of each field means hidden."""
 
+    starts: torch.Tensor
+    hidden: torch.Tensor
+
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         # One table for all fields: a single gather, and a field's rows start at its offset.

@@ -88,7 +88,8 @@ class Predictor:
         self.spec: EncodingSpec = self.domain.encoding(**contract.encoding)
         self.golden = golden
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.to(self.device).eval()
+        self.model = model.eval()
+        torch.nn.Module.to(self.model, self.device)
         encoder = model.encoder if isinstance(model, TaskModel) else model
         assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type: a version is always merged
         self.encoder = encoder

@@ -62,6 +62,9 @@ class TaskModel(nn.Module):
     unit, or the code of the class; NaN where not measured.
     """
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(
         self, encoder: Encoder, targets: Sequence[Target], *, linear_head: bool, dropout: float = 0.0
     ) -> None:
