@@ -21,6 +21,10 @@ PRIVACY = {
 # and servers always do: on two busy cores training is 12 times faster when they sleep instead.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
+# Children of children too: a flow run starts in the state folder, where `datasets` and `mlflow` are
+# folders and not packages.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+
 
 @dataclass(frozen=True)
 class Home:
@@ -94,4 +98,10 @@ class Home:
 
     def environment(self) -> dict[str, str]:
         """Environment of every child process and of in-process work on this state folder."""
-        return {**PRIVACY, **THREADS, "GROUNDWORK_HOME": str(self.root), "PREFECT_HOME": str(self.prefect)}
+        return {
+            **PRIVACY,
+            **THREADS,
+            **SAFE_PATH,
+            "GROUNDWORK_HOME": str(self.root),
+            "PREFECT_HOME": str(self.prefect),
+        }

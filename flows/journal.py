@@ -111,8 +111,8 @@ class PrefectJournal:
         from prefect.artifacts import create_progress_artifact
         from prefect.runtime import flow_run
 
-        self.flow_run_id = str(flow_run.get_id() or "")
-        self.flow_run_url = str(flow_run.get_ui_url() or "")
+        self.flow_run_id = str(flow_run.id or "")
+        self.flow_run_url = str(flow_run.ui_url or "")
         self._logger = get_run_logger()
         # A percentage; its key is unique to the run, so that runs side by side do not share a history.
         self._progress = UUID(
