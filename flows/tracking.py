@@ -40,16 +40,16 @@ class TrackedRun:
     @property
     def url(self) -> str:
         """Its page in the MLflow UI, or what to ask the command line where no server runs."""
-        server = mlflow.get_tracking_uri()
+        server = _address_for_browsers()
         if server.startswith("http"):
-            return f"{server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+            return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         return f"MLflow run {self.run_id} (start `groundwork up` to see it)"
 
     def artifact_url(self, path: str) -> str:
         """Where a browser finds one of its artifacts."""
-        server = mlflow.get_tracking_uri()
+        server = _address_for_browsers()
         if server.startswith("http"):
-            return f"{server.rstrip('/')}/get-artifact?path={path}&run_uuid={self.run_id}"
+            return f"{server}/get-artifact?path={path}&run_uuid={self.run_id}"
         run = MlflowClient().get_run(self.run_id)
         return f"{run.info.artifact_uri}/{path}"
 
@@ -114,6 +114,11 @@ class TrackedRun:
     def log_figure(self, path: str, figure: Figure) -> None:
         """Keep a figure as an artifact."""
         MlflowClient().log_figure(self.run_id, figure, path)
+
+
+def _address_for_browsers() -> str:
+    """Behind Docker or a proxy, users reach MLflow elsewhere than this code does."""
+    return (os.environ.get("GROUNDWORK_MLFLOW_URL") or mlflow.get_tracking_uri()).rstrip("/")
 
 
 def connect(home: Home) -> None:
