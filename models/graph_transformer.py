@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel
 
 from domains.contract import Sample, TargetSpec
 from models.encoder import Batch, Embeddings, Encoder, EncoderConfig, Masked, join_ragged
@@ -44,8 +45,8 @@ class GraphTransformerConfig(EncoderConfig):
     def __post_init__(self, **kwargs: object) -> None:
         self.atom_fields = self.atom_fields or [
             ["element", 119],
-            ["degree", 16],
-            ["hydrogens", 16],
+            ["degree", 13],
+            ["hydrogens", 9],
             ["charge", 17],
             ["aromatic", 2],
             ["ring", 2],
@@ -332,3 +333,7 @@ class GraphTransformer(Encoder):
                 features[target.name] = pooled[~masked]
                 truth[target.name] = batch[target.name][~masked]
         return Masked(features, truth)
+
+
+AutoConfig.register(GraphTransformerConfig.model_type, GraphTransformerConfig)
+AutoModel.register(GraphTransformerConfig, GraphTransformer)
