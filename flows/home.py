@@ -21,8 +21,7 @@ PRIVACY = {
 # and servers always do: on two busy cores training is 12 times faster when they sleep instead.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
-# Children of children too: a flow run starts in the state folder, where `datasets` and `mlflow` are
-# folders and not packages.
+# Children of children too: nothing in the folder where they start may hide a package.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
@@ -38,8 +37,12 @@ class Home:
 
     @property
     def datasets(self) -> Path:
-        """Uploaded datasets, one file each."""
-        return self.root / "datasets"
+        """Uploaded datasets, one file each.
+
+        Not plainly ``datasets``: Prefect imports flows with the working folder on the path, and
+        transformers would take the folder for the package of that name.
+        """
+        return self.root / "uploaded-datasets"
 
     @property
     def inbox(self) -> Path:
