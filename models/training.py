@@ -90,6 +90,25 @@ class _Samples(Dataset):
         return self.items[index]
 
 
+class _Buckets(LengthGroupedSampler):
+    """Batches of like lengths in an order that seed and epoch alone decide.
+
+    So a run resumed within an epoch goes on with the batches that it had not seen.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
 class _BucketingTrainer(Trainer):
     """Trainer whose batches hold samples of like size, so that little is padded."""
 
@@ -99,7 +118,15 @@ class _BucketingTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, lengths=self._lengths)
+        return _Buckets(batch, self._lengths, self.args.seed)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, None, None]:
+        # The trainer takes a batch without labels for one without a loss; self-supervised ones have one.
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach().mean(), None, None
 
 
 class _Listener(TrainerCallback):
@@ -108,6 +135,11 @@ class _Listener(TrainerCallback):
     def __init__(self, report: Callable[[Progress], None], stop: _Stop) -> None:
         self.report = report
         self.stop = stop
+        self.started = False
+        """Whether a step was begun: all of a checkpoint has been read by then."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started = True
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
@@ -119,6 +151,12 @@ class _Listener(TrainerCallback):
         if self.stop.signum is not None:
             control.should_save = True
             control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # The trainer takes a stop within an epoch for its end: it would evaluate there, and save again
+        # with the random numbers that this used up, so that a resumed run would draw others.
+        if self.stop.signum is not None and state.epoch % 1:
+            control.should_evaluate = control.should_save = False
 
 
 @dataclass
@@ -160,7 +198,7 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 
 def _corrupt(checkpoint: Path, error: Exception) -> GroundworkError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
     return GroundworkError(
         f"the checkpoint {checkpoint} cannot be read ({reason[:120]}); delete that folder to go on from "
         "the one before it, or run without resume to start anew"
@@ -223,6 +261,7 @@ def train(
     if checkpoint is None:
         shutil.rmtree(folder, ignore_errors=True)
     with _stoppable() as stop:
+        listener = _Listener(report, stop)
         trainer = _BucketingTrainer(
             model,
             arguments,
@@ -230,13 +269,12 @@ def train(
             train_dataset=_Samples(training),
             eval_dataset=_Samples(validation),
             lengths=lengths,
-            callbacks=[_Listener(report, stop)]
-            + ([EarlyStoppingCallback(patience)] if patience is not None else []),
+            callbacks=[listener] + ([EarlyStoppingCallback(patience)] if patience is not None else []),
         )
         for callback in list(trainer.callback_handler.callbacks):
             if type(callback).__name__ == "PrinterCallback":
                 trainer.remove_callback(callback)
-        output = _run(trainer, checkpoint, folder)
+        output = _run(trainer, listener, checkpoint, folder)
         if stop.signum is not None:
             raise Interrupted(stop.signum)
     best = trainer.state.best_metric
@@ -257,7 +295,7 @@ def train(
     )
 
 
-def _run(trainer: Trainer, checkpoint: Path | None, folder: Path) -> Any:
+def _run(trainer: Trainer, listener: _Listener, checkpoint: Path | None, folder: Path) -> Any:
     try:
         return trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except OSError as error:
@@ -267,6 +305,6 @@ def _run(trainer: Trainer, checkpoint: Path | None, folder: Path) -> Any:
             ) from error
         raise
     except Exception as error:
-        if checkpoint is not None and trainer.state.global_step == 0:
+        if checkpoint is not None and not listener.started:
             raise _corrupt(checkpoint, error) from error
         raise
