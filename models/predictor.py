@@ -100,9 +100,12 @@ class Predictor:
         try:
             contract = VersionContract.model_validate_json((folder / CONTRACT).read_text())
             golden = json.loads((folder / GOLDEN).read_text())
-            encoder = load_encoder_class(contract.domain).from_pretrained(
-                folder / ENCODER, local_files_only=True, use_safetensors=True
+            encoder, loaded = load_encoder_class(contract.domain).from_pretrained(
+                folder / ENCODER, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
+            # The loader only warns of a tensor that is not there, and leaves it at a random start.
+            if lacking := sorted(loaded["missing_keys"]):
+                raise ValueError(f"{ENCODER} lacks {lacking[:3]}")
             model: Encoder | TaskModel = encoder
             if contract.task is not None:
                 model = TaskModel(encoder, contract.task.targets, linear_head=contract.linear_head)

@@ -1,0 +1,223 @@
+"""What a column is, what its cells mean, and what learns when an encoder is tuned."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small_models import LOGP, PHASE, TOXIC, samples_of, small_encoder, task_model
+
+from domains.contract import GroundworkError
+from models.encoder import parameter_count
+from models.tuning import TaskModel, infer_target, is_missing, label_matrix, merge, prepare
+
+SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "CCCCCC", "OCC(O)CO"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "expected"),
+    [
+        (["1.5", "2", "-3e1"], "auto", "regression"),
+        (["0", "1", "1"], "auto", "binary"),
+        (["0.0", "1.0", ""], "auto", "binary"),
+        (["1", "2", "1"], "auto", "regression"),
+        (["0", "1", "2"], "auto", "regression"),
+        (["yes", "no", "yes"], "auto", "binary"),
+        (["gas", "solid", "liquid"], "auto", "multiclass"),
+        (["1"] * 5 + ["2"] * 4 + ["<5"], "auto", "regression"),
+        (["1"] * 5 + ["2"] * 3 + ["<5", ">9"], "auto", "multiclass"),
+        (["1", "2", "3"], "classification", "multiclass"),
+        (["7", "9"], "classification", "binary"),
+        (["0", "1"], "regression", "regression"),
+        (["", "nan", "NA", "None", "1.0", "2.0"], "auto", "regression"),
+    ],
+)
+def test_the_rule_of_kinds(cells: list[str], kind, expected: str) -> None:
+    target = infer_target("y", cells, kind, "K")
+    assert target.kind == expected
+    assert target.unit == ("K" if expected == "regression" else "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "classes"),
+    [
+        (["1", "0", "1.0"], "auto", ("0", "1")),
+        (["yes", "no"], "auto", ("no", "yes")),
+        (["10", "9", "1"], "classification", ("1", "9", "10")),
+        ([" solid ", "gas", "solid"], "auto", ("gas", "solid")),
+        (["0.50", ".5", "2"], "classification", ("0.5", "2")),
+    ],
+)
+def test_classes_in_order(cells: list[str], kind, classes: tuple[str, ...]) -> None:
+    assert infer_target("y", cells, kind).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "said"),
+    [
+        (["", "nan", "n/a"], "auto", "'y' has no value in any usable row: choose another column"),
+        (["3", "3.0", ""], "auto", r"'y' is constant \(3\)"),
+        (["a", "a"], "auto", r"'y' is constant \(a\)"),
+        (["1", "1"], "classification", r"'y' is constant \(1\)"),
+        (["1", "low", "2"], "regression", "holds text such as 'low' where numbers are needed"),
+        ([f"name {n}" for n in range(101)], "auto", "has 101 distinct values, more than 100 classes"),
+        (["inf", "inf", "a"], "regression", "holds text such as 'inf'"),
+    ],
+)
+def test_columns_that_cannot_be_learnt(cells: list[str], kind, said: str) -> None:
+    with pytest.raises(GroundworkError, match=said) as error:
+        infer_target("y", cells, kind)
+    assert "\n" not in str(error.value)
+
+
+def test_a_hundred_classes_are_still_classes() -> None:
+    assert infer_target("y", [f"name {n}" for n in range(100)], "auto").outputs == 100
+
+
+@pytest.mark.parametrize("cell", ["", "  ", "NaN", "na", "N/A", "NULL", "none"])
+def test_ways_to_write_nothing(cell: str) -> None:
+    assert is_missing(cell)
+
+
+def test_labels_of_cells() -> None:
+    columns = [["1.5", "", "low", "inf"], ["yes", "no", "maybe", ""], ["solid", "gas", " liquid", "NA"]]
+    expected = [[1.5, 1, 2], [np.nan, 0, 0], [np.nan, np.nan, 1], [np.nan, np.nan, np.nan]]
+    np.testing.assert_array_equal(label_matrix([LOGP, TOXIC, PHASE], columns), expected)
+
+
+def test_numbers_name_the_same_class_however_they_are_written() -> None:
+    target = infer_target("y", ["0", "1.0", "1"], "auto")
+    assert label_matrix([target], [["0.0", "1", "1.", "2"]])[:3, 0].tolist() == [0, 1, 1]
+
+
+def batch_of(model: TaskModel, smiles: list[str] = SMILES) -> dict[str, torch.Tensor]:
+    return model.encoder.collate(samples_of(smiles))
+
+
+def test_scaling_is_that_of_the_measured_labels() -> None:
+    model = task_model(LOGP, TOXIC)
+    model.fit_scaling(np.array([[10.0, 1], [14.0, 0], [np.nan, 1]]))
+    assert model.mean.tolist() == [12, 0]
+    assert model.scale.tolist() == [2, 1]
+    logits = torch.tensor([[0.5, 0.0]])
+    assert model.outputs(logits).tolist() == [[13.0, 0.5]]
+
+
+def test_gaps_do_not_reach_the_gradient() -> None:
+    model = task_model(LOGP, TOXIC, PHASE)
+    logits = torch.randn(3, 5, requires_grad=True)
+    labels = torch.tensor([[1.0, np.nan, 2], [np.nan, 1, np.nan], [np.nan, np.nan, np.nan]])
+    model.loss(logits, labels).backward()
+    touched = logits.grad != 0
+    assert touched.tolist() == [
+        [True, False, True, True, True],
+        [False, True, False, False, False],
+        [False, False, False, False, False],
+    ]
+
+
+def test_a_batch_without_labels_costs_nothing() -> None:
+    model = task_model(LOGP)
+    logits = torch.randn(3, 1, requires_grad=True)
+    loss = model.loss(logits, torch.full((3, 1), np.nan))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+def test_each_target_counts_the_same_however_many_labels_it_has() -> None:
+    model = task_model(LOGP, LOGP)
+    labels = torch.tensor([[1.0, 3.0]] + [[1.0, np.nan]] * 9)
+    assert model.loss(torch.zeros(10, 2), labels).item() == pytest.approx((0.5 + 2.5) / 2)
+
+
+def test_outputs_are_probabilities_and_values_in_units() -> None:
+    model = task_model(PHASE, LOGP, TOXIC)
+    model.fit_scaling(np.array([[0, 100.0, 1], [1, 300.0, 0]]))
+    with torch.no_grad():
+        outputs = model.outputs(model(batch_of(model))["logits"])
+    assert outputs.shape == (len(SMILES), 5)
+    torch.testing.assert_close(outputs[:, :3].sum(1), torch.ones(len(SMILES)))
+    assert (outputs[:, 3] - 200).abs().max() < 500
+    assert ((outputs[:, 4] > 0) & (outputs[:, 4] < 1)).all()
+
+
+def learn(model: TaskModel, steps: int = 5) -> None:
+    batch = batch_of(model)
+    labels = torch.tensor([[0.1], [2.1], [-0.2], [0.0], [3.4], [-1.7]])
+    model.fit_scaling(labels.numpy())
+    learnable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learnable, lr=1e-2)
+    model.train()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        model(batch, labels)["loss"].backward()
+        optimiser.step()
+    model.eval()
+
+
+def test_a_probe_leaves_the_encoder_bit_by_bit_as_it_was() -> None:
+    model = task_model(LOGP, linear_head=True)
+    before = copy.deepcopy(model.encoder.state_dict())
+    head = copy.deepcopy(model.head.state_dict())
+    prepare(model, "probe", lora_rank=4)
+    assert parameter_count(model, trainable_only=True) == parameter_count(model.head)
+    learn(model)
+    merge(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.encoder.state_dict().items())
+    assert any(not torch.equal(head[name], tensor) for name, tensor in model.head.state_dict().items())
+
+
+def test_full_tuning_moves_the_encoder() -> None:
+    model = task_model(LOGP)
+    before = copy.deepcopy(model.encoder.state_dict())
+    prepare(model, "full", lora_rank=4)
+    assert parameter_count(model, trainable_only=True) == parameter_count(model)
+    learn(model)
+    moved = [
+        name for name, tensor in model.encoder.state_dict().items() if not torch.equal(before[name], tensor)
+    ]
+    assert len(moved) > 0.8 * len(dict(model.encoder.named_parameters()))
+
+
+def test_lora_learns_few_weights_and_merges_into_the_same_outputs() -> None:
+    model = task_model(LOGP)
+    whole = parameter_count(model.encoder)
+    names = set(model.encoder.state_dict())
+    batch = batch_of(model)
+    with torch.no_grad():
+        untouched = model(batch)["logits"]
+    prepare(model, "lora", lora_rank=2)
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch)["logits"], untouched)
+    assert parameter_count(model, trainable_only=True) - parameter_count(model.head) < 0.25 * whole
+    frozen = copy.deepcopy(
+        {name: value for name, value in model.encoder.named_parameters() if not value.requires_grad}
+    )
+    learn(model)
+    assert all(torch.equal(frozen[name], dict(model.encoder.named_parameters())[name]) for name in frozen)
+    with torch.no_grad():
+        tuned = model(batch)["logits"]
+        merge(model)
+        torch.testing.assert_close(model(batch)["logits"], tuned, atol=1e-5, rtol=1e-5)
+    assert (tuned - untouched).abs().max() > 1e-3
+    assert set(model.encoder.state_dict()) == names
+    assert all(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+def test_a_linear_head_is_linear() -> None:
+    linear, deep = (
+        TaskModel(small_encoder(), [LOGP], linear_head=choice).head.layers for choice in (True, False)
+    )
+    kinds = [[type(layer).__name__ for layer in layers] for layers in (linear, deep)]
+    assert "GELU" not in kinds[0]
+    assert "GELU" in kinds[1]
+
+
+def test_a_model_is_prepared_once() -> None:
+    model = task_model(LOGP)
+    prepare(model, "lora", lora_rank=2)
+    with pytest.raises(TypeError, match="prepared already"):
+        prepare(model, "lora", lora_rank=2)
