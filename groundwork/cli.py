@@ -105,6 +105,14 @@ def doctor(
 
 
 @app.command()
+def demo() -> None:
+    """Run the whole thread on embedded data through the services: pretrain, fine-tune, register, ask."""
+    from groundwork.demo import demo as run
+
+    run(Home.current(), Console())
+
+
+@app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="One model, with all its versions")] = None,
 ) -> None:
