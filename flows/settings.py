@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from domains.contract import Domain, GroundworkError, digest_of, load_domain, load_encoder_class
@@ -154,15 +154,28 @@ def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
             fields[name] = (info.annotation, info)
     if kind == "pretrain":
         fields["dataset"] = _redefault(fields["dataset"], domain.corpus)
-    for name, value in read_config(CONFIGS / f"{kind}-{domain_name}.yaml").items():
+    presets = read_config(CONFIGS / f"{kind}-{domain_name}.yaml")
+    for name, value in presets.items():
         if name not in fields:
             raise GroundworkError(
                 f"{kind}-{domain_name}.yaml sets {name!r}, which is not a setting of that flow"
             )
         fields[name] = _redefault(fields[name], value)
-    return create_model(  # type: ignore[call-overload]
+    made: type[FlowSettings] = create_model(  # type: ignore[call-overload]
         f"{kind.title()}{domain_name.title()}", __base__=FlowSettings, **fields
     )
+    _check_presets(made, presets, f"{kind}-{domain_name}.yaml")
+    return made
+
+
+def _check_presets(model: type[FlowSettings], presets: dict[str, Any], file: str) -> None:
+    """Pydantic takes defaults as they are: a form would offer what nobody may type."""
+    try:
+        model(**presets)
+    except ValidationError as error:
+        for problem in error.errors():
+            if problem["loc"][0] in presets:
+                raise GroundworkError(f"{file}: {problem['loc'][0]}: {problem['msg']}") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:

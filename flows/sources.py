@@ -69,7 +69,7 @@ def _candidates(path: Path, roots: list[Path]) -> Iterator[Path]:
             yield from sorted(
                 entry
                 for entry in root.iterdir()
-                if entry.name.partition(".")[0] == path.name and entry.is_file()
+                if _without_suffix(entry.name) == path.name and entry.is_file()
             )
 
 

@@ -119,7 +119,7 @@ def test_another_encoding_is_refused_with_the_code_to_use(copied: Path) -> None:
     contract = json.loads((copied / CONTRACT).read_text())
     contract["encoding_digest"] = "0" * 16
     (copied / CONTRACT).write_text(json.dumps(contract))
-    with pytest.raises(GroundworkError, match="another encoding of molecules .* 1234567") as error:
+    with pytest.raises(GroundworkError, match=r"another encoding of molecules .* 1234567") as error:
         Predictor.load(copied)
     assert "\n" not in str(error.value)
 
@@ -144,7 +144,7 @@ def test_a_damaged_version_is_one_line_that_says_what_to_do(
         (copied / name).unlink()
     else:
         (copied / name).write_bytes(content)
-    with pytest.raises(GroundworkError, match="cannot be read .*fetch it again") as error:
+    with pytest.raises(GroundworkError, match=r"cannot be read .*fetch it again") as error:
         Predictor.load(copied)
     assert "\n" not in str(error.value)
 
