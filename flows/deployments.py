@@ -106,7 +106,8 @@ async def serve() -> None:
     for domain_name in domain_names():
         for kind in KINDS:
             deployment = await build_flow(kind, domain_name).ato_deployment(
-                name="groundwork",
+                # As the flow: lists of deployments show this name first.
+                name=f"{kind}-{domain_name}",
                 tags=[domain_name, kind],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )

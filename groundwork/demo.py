@@ -132,7 +132,7 @@ async def _follow(
 ) -> DemoRun:
     task = bar.add_task(deployment, total=100.0, detail="")
     async with get_client() as client:
-        found = await client.read_deployment_by_name(f"{deployment}/groundwork")
+        found = await client.read_deployment_by_name(f"{deployment}/{deployment}")
         run = await client.create_flow_run_from_deployment(found.id, parameters=parameters)
         page = f"{addresses.prefect_url}/runs/flow-run/{run.id}"
         bar.update(task, detail=page)

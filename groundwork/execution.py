@@ -69,7 +69,7 @@ def _run_remotely(kind: Kind, domain_name: str, settings: FlowSettings, addresse
         domain_name = resolve(str(settings.model_dump()["model"])).tags["domain"]
     parameters = settings.model_dump(mode="json")
     parameters["dataset"] = _uploaded(parameters["dataset"], domain_name, addresses)
-    state = asyncio.run(_run_deployment(f"{kind}-{domain_name}/groundwork", parameters, addresses))
+    state = asyncio.run(_run_deployment(f"{kind}-{domain_name}", parameters, addresses))
     if not state.is_completed():
         raise GroundworkError(
             f"the flow run ended as {state.name}: {(state.message or '').strip().splitlines()[-1:]}"
@@ -93,7 +93,7 @@ async def _run_deployment(name: str, parameters: dict[str, Any], addresses: Addr
     console = Console(stderr=True)
     async with get_client() as client:
         try:
-            deployment = await client.read_deployment_by_name(name)
+            deployment = await client.read_deployment_by_name(f"{name}/{name}")
         except ObjectNotFound as error:
             raise GroundworkError(
                 f"no deployment {name} is registered: is the flow runner healthy?"
