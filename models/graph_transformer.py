@@ -35,7 +35,6 @@ class GraphTransformerConfig(EncoderConfig):
     intermediate_size: int = 256
     walk_length: int = 8
     """Longest random walk and largest shortest-path distance told apart, in bonds."""
-    dropout: float = 0.1
     initializer_range: float = 0.02
     atom_fields: list[list[str | int]] | None = None
     """(name, alphabet size) of each column of ``atoms``."""
@@ -118,7 +117,6 @@ class GraphTransformerBlock(nn.Module):
         self.message_output = nn.Linear(width, width)
         self.feed_forward_input = nn.Linear(width, config.intermediate_size)
         self.feed_forward_output = nn.Linear(config.intermediate_size, width)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,
@@ -129,11 +127,9 @@ class GraphTransformerBlock(nn.Module):
         bias: torch.Tensor,
     ) -> torch.Tensor:
         mixed = self.mixing_norm(atoms)
-        atoms = atoms + self.dropout(
-            self.messages(mixed, edges, edge_embedding) + self.attention(mixed, layout, bias)
-        )
+        atoms = atoms + self.messages(mixed, edges, edge_embedding) + self.attention(mixed, layout, bias)
         hidden = F.gelu(self.feed_forward_input(self.feed_forward_norm(atoms)))
-        return atoms + self.dropout(self.feed_forward_output(hidden))
+        return atoms + self.feed_forward_output(hidden)
 
     def messages(
         self, atoms: torch.Tensor, edges: torch.Tensor, edge_embedding: torch.Tensor

@@ -168,7 +168,7 @@ def test_sample_targets_are_learnt_from_whole_molecules(encoder: GraphTransforme
 
 
 def test_saved_and_loaded_it_is_the_same(encoder: GraphTransformer, tmp_path: Path) -> None:
-    unusual = small_encoder(walk_length=5, dropout=0.3)
+    unusual = small_encoder(walk_length=5)
     unusual.save_pretrained(tmp_path)
     loaded = GraphTransformer.from_pretrained(tmp_path).eval()
     assert loaded.config.to_diff_dict() == unusual.config.to_diff_dict()
