@@ -28,8 +28,8 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
     """Fill train, then val, then test with whole groups, up to the fractions of ``spec``.
 
     ``groups`` int64 [n] and ``identities`` [n] belong to the same records. ``scaffold`` takes the groups by
-    size, largest first, ties by first appearance: the deterministic split of MoleculeNet, DeepChem and
-    Chemprop, which the seed does not change. Any other method takes them as the seed shuffles them.
+    size, largest first, of equal ones the later in the file first: the deterministic split of MoleculeNet
+    and DeepChem (Wu et al. 2018), which the seed does not change. Any other method takes them as the seed shuffles them.
     A group goes to the first side that it does not overfill, the last side with a fraction takes the rest.
     Raises GroundworkError where a side that has a fraction would be empty.
     """
@@ -43,7 +43,7 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
     names, first, sizes = np.unique(np.asarray(groups), return_index=True, return_counts=True)
     is_ordered = spec.method == "scaffold"
     if is_ordered:
-        order = np.lexsort((first, -sizes))
+        order = np.lexsort((-first, -sizes))
     else:
         order = np.argsort(first)  # the same whatever the numbers of the groups
         np.random.default_rng(spec.seed).shuffle(order)

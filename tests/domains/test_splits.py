@@ -56,11 +56,11 @@ def test_seed_changes_random_and_leaves_scaffold() -> None:
 
 
 def test_scaffold_fills_largest_groups_first_as_published() -> None:
-    # Sizes 5, 3, 1, 1: train takes 5 + 3, then val and test one each, ties by first appearance.
+    # Sizes 5, 3, 1, 1: train takes 5 + 3, then val and test one each, the later of the two first.
     groups = np.array([7, 7, 2, 2, 2, 7, 7, 7, 9, 4])
     found = split(groups, SplitSpec(method="scaffold", seed=0), list("abcdefghij"))
     assert found.train.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert (found.val.tolist(), found.test.tolist()) == ([8], [9])
+    assert (found.val.tolist(), found.test.tolist()) == ([9], [8])
 
 
 def test_a_group_too_large_for_train_goes_on_to_a_later_side() -> None:
