@@ -16,14 +16,19 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 @pytest.fixture(scope="module", autouse=True)
 def small_encoders() -> Iterator[None]:
-    """The smallest preset made smaller still, and forests of few trees."""
+    """The smallest preset made smaller still, on one thread, and forests of few trees."""
+    import torch
+
     from models import baselines
     from models.graph_transformer import GraphTransformer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(GraphTransformer.presets, "tiny", SMALL)
         patch.setattr(baselines, "TREES", 20)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         yield
+        torch.set_num_threads(threads)
 
 
 class HeardJournal(ConsoleJournal):

@@ -164,6 +164,7 @@ def test_another_task_never_takes_the_place_of_a_champion(home: Home, tables: Pa
     assert other.tags["promotion"] == "the champion m/1 predicts other targets"
 
 
+@pytest.mark.slow
 def test_a_binary_target(home: Home, tables: Path, journal: Any) -> None:
     version = tune(home, journal, tables / "ring.csv", split="random", mode="probe", epochs=3)
     assert version.name == "ring"

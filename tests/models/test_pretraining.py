@@ -90,19 +90,19 @@ def test_nothing_hidden_is_a_loss_of_zero_with_a_gradient() -> None:
 
 def test_the_loss_falls(molecules: list[str]) -> None:
     model = PretrainingModel(small_encoder(), MOLECULES.pretraining_targets(SPEC), mask_ratio=0.4)
-    samples = samples_of(molecules[:64], described=True)
+    samples = samples_of(molecules[:32], described=True)
     model.fit_scaling(samples)
     batch = model.encoder.collate(samples)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
     def draw() -> torch.Tensor:
         torch.manual_seed(1)
         return model(batch)["loss"]
 
     before = draw().item()
-    for step in range(30):
+    for step in range(20):
         torch.manual_seed(100 + step)
         optimiser.zero_grad()
         model(batch)["loss"].backward()
         optimiser.step()
-    assert draw().item() < 0.6 * before
+    assert draw().item() < 0.7 * before

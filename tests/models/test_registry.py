@@ -130,7 +130,8 @@ def test_nothing_that_mlflow_keeps_is_pickled(register: Register, home: Home) ->
     suffixes = {path.suffix for path in home.mlflow_artifacts.rglob("*") if path.is_file()}
     assert not suffixes & {".pkl", ".pickle", ".joblib", ".bin", ".pt", ".pth"}
     [described] = home.mlflow_artifacts.rglob("MLmodel")
-    assert "model_code_path: pyfunc.py" in described.read_text()
+    assert "loader_module: mlflow.pyfunc.loaders.code_model" in described.read_text()
+    assert (described.parent / "pyfunc.py").is_file()
 
 
 def test_signature_and_example_travel_with_the_version(register: Register) -> None:

@@ -212,12 +212,11 @@ def resume_and_compare(folder: Path, undisturbed: dict[str, torch.Tensor]) -> No
         torch.testing.assert_close(tensor, undisturbed[name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("step", [14, 18], ids=["within an epoch", "at the end of an epoch"])
-def test_resumed_it_equals_an_undisturbed_run(
-    undisturbed: dict[str, torch.Tensor], tmp_path: Path, step: int
+def test_resumed_within_an_epoch_it_equals_an_undisturbed_run(
+    undisturbed: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        train_small_model(tmp_path, signal_at(signal.SIGTERM, step))
+        train_small_model(tmp_path, signal_at(signal.SIGTERM, 14))
     resume_and_compare(tmp_path, undisturbed)
 
 

@@ -29,9 +29,7 @@ SETTINGS = TrainingSettings(epochs=4, batch_size=8, learning_rate=5e-3, seed=3)
 
 
 def train_small_model(folder: Path, report: Callable[[Progress], None], *, resume: bool = False) -> TaskModel:
-    """Train, with dropout, on one thread: bit by bit the same wherever it runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Train a model with dropout: on one thread it is bit by bit the same wherever it runs."""
     model = task_model(LOGP)
     samples = samples_of(SMILES)
     labels = np.array([[len(sample["atoms"]) / 3] for sample in samples], np.float32)
@@ -42,13 +40,10 @@ def train_small_model(folder: Path, report: Callable[[Progress], None], *, resum
         return {"batch": model.encoder.collate(chosen), "labels": torch.from_numpy(np.stack(values))}
 
     items = list(zip(samples, labels, strict=True))
-    try:
-        train(
-            model, items, items[:16], collate=collate, lengths=[len(s["atoms"]) for s in samples],
-            settings=SETTINGS, folder=folder, resume=resume, report=report,
-        )  # fmt: skip
-    finally:
-        torch.set_num_threads(threads)
+    train(
+        model, items, items[:16], collate=collate, lengths=[len(s["atoms"]) for s in samples],
+        settings=SETTINGS, folder=folder, resume=resume, report=report,
+    )  # fmt: skip
     return model
 
 
@@ -63,6 +58,7 @@ def signal_at(signum: int, step: int) -> Callable[[Progress], None]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     try:
         train_small_model(Path(sys.argv[1]), signal_at(int(sys.argv[2]), int(sys.argv[3])))
     except Interrupted as stopped:
