@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect import Flow, flow
@@ -22,6 +23,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
+from prefect.states import Cancelled, State
 
 from domains.contract import GroundworkError, domain_names, load_domain
 from flows.finetune import finetune
@@ -51,7 +53,7 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
     """The flow of one kind for one domain; its parameters are the settings of that kind."""
     model = settings_class(kind, domain_name)
 
-    def body(**parameters: Any) -> dict[str, Any]:
+    def body(**parameters: Any) -> dict[str, Any] | State[Any]:
         settings = model(**parameters)
         journal, home, domain = PrefectJournal(), Home.current(), load_domain(domain_name)
         try:
@@ -70,7 +72,10 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
                 version = train(domain, settings, home, journal)
             return {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
         except Interrupted as stopped:
-            # The checkpoint is written: let Prefect end the run as it meant to when it sent the signal.
+            # The checkpoint is written. Training handles signals itself, so Prefect could not tell this
+            # process why it sent one, and would take the run for crashed: ask the server.
+            if _is_cancelling(journal.flow_run_id):
+                return Cancelled(message="The checkpoint is saved: run again with resume to go on.")
             signal.raise_signal(signal.Signals(stopped.signum))
             raise
 
@@ -90,6 +95,12 @@ def __getattr__(name: str) -> Flow[..., dict[str, Any]]:
     if kind in KINDS and domain_name in domain_names():
         return build_flow(kind, domain_name)
     raise AttributeError(name)
+
+
+def _is_cancelling(flow_run_id: str) -> bool:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run_id)).state
+    return state is not None and state.is_cancelling()
 
 
 class _Runner(Runner):

@@ -6,6 +6,7 @@ The body of a flow is plain Python; it runs its steps and shows its results thro
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -15,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 logger = logging.getLogger("groundwork.flows")
+
+WIDTH_OF_LOGS = 160
 
 Result = TypeVar("Result")
 
@@ -56,7 +59,8 @@ class ConsoleJournal:
     flow_run_url = ""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        # A log has no width; a table cut at 80 columns would lose figures.
+        self.console = console or Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH_OF_LOGS)
         self._bar = Progress(
             TextColumn("{task.description:<24}"),
             BarColumn(),
@@ -84,7 +88,7 @@ class ConsoleJournal:
             self._bar.update(self._task, completed=fraction, detail=description)
 
     def say(self, message: str) -> None:
-        self.console.print(message, highlight=False)
+        self.console.print(message, highlight=False, soft_wrap=True)
 
     def table(self, key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         drawn = Table(title=title, title_justify="left")

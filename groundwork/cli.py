@@ -128,24 +128,11 @@ def models(
             listed += [version for version in registry.versions(known) if version.aliases]
     if not listed:
         raise GroundworkError("no model is registered yet: run `groundwork finetune` or `make demo` first")
-    table = Table()
-    heads = (
-        "version",
-        "alias",
-        "kind",
-        "domain",
-        "targets",
-        "metric",
-        "value",
-        "floor",
-        "beats_floor",
-        "created",
-    )
-    for head in heads:
-        table.add_column(head)
+    table = Table(*("version", "alias", "predicts", "figure", "best floor", "beats_floor", "registered"))
     for version in listed:
         table.add_row(*_row(version))
-    Console().print(table)
+    # A pipe has no width: a table cut at 80 columns would lose what scripts and colleagues look for.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _row(version: Any) -> list[str]:
@@ -154,15 +141,13 @@ def _row(version: Any) -> list[str]:
     tags = version.tags
     targets = [target["name"] for target in json.loads(tags.get("targets") or "[]")]
     shown = ", ".join(targets[:3]) + (f" and {len(targets) - 3} more" if len(targets) > 3 else "")
+    unit = f" {tags['unit']}" if tags.get("unit") and tags.get("metric") in {"mae", "rmse"} else ""
     return [
         version.reference,
         ", ".join(version.aliases),
-        tags.get("kind", ""),
-        tags.get("domain", ""),
-        shown,
-        tags.get("metric", "") + (f" ({tags['unit']})" if tags.get("unit") else ""),
-        tags.get("value", ""),
-        f"{tags['floor']}: {tags['floor_value']}" if tags.get("floor_value") else "",
+        shown or f"a foundation of {tags.get('domain', '')}",
+        f"{tags.get('metric', '')} {tags.get('value', '')}{unit}",
+        f"{tags['floor_value']}{unit} {tags['floor']}" if tags.get("floor_value") else "–",
         tags.get("beats_floor", "–"),
         version.created.astimezone().strftime("%Y-%m-%d %H:%M"),
     ]
