@@ -1,0 +1,227 @@
+"""The thread from a form to a served answer, through the Prefect API, on real servers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from groundwork_up import Groundwork, eventually
+
+pytestmark = pytest.mark.slow
+
+PHENOL, BROKEN = "c1ccccc1O", "c1ccccc1N("
+
+
+@pytest.fixture(scope="module")
+def outside(running: Groundwork, tmp_path_factory: pytest.TempPathFactory, table: str) -> tuple[str, Path]:
+    """A run that names a file of the machine which no root holds; the run's id and the file."""
+    file = tmp_path_factory.mktemp("private") / "private.csv"
+    file.write_text(table)
+    return running.start("finetune-molecules", dataset=str(file), target=["logp"]), file
+
+
+@pytest.fixture(scope="module")
+def pretraining(running: Groundwork, table: str, outside: tuple[str, Path]) -> str:
+    """Flow run that pretrained on pasted rows. ``outside`` starts with it: most of a start is waiting."""
+    run = running.start("pretrain-molecules", dataset="", pasted=table, epochs=1)
+    running.complete(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def uploaded(running: Groundwork, table: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the API said of the dataset ``measured-logp``."""
+    file = tmp_path_factory.mktemp("chemist") / "logp.csv"
+    file.write_text(table + f"{BROKEN},1.0\n")
+    return running.api.upload(file, "measured-logp")
+
+
+@pytest.fixture(scope="module")
+def first(running: Groundwork, pretraining: str, uploaded: dict[str, Any]) -> str:
+    """Flow run that learnt from the upload, hardly: a linear probe and steps of a millionth."""
+    run = running.start(
+        "finetune-molecules",
+        dataset=uploaded["name"],
+        target=["logp"],
+        name="logp",
+        unit="log10",
+        mode="probe",
+        learning_rate=1e-6,
+        epochs=1,
+    )
+    running.complete(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def second(running: Groundwork, first: str, table: str) -> str:
+    """Flow run that learnt all weights, from a file in the inbox."""
+    (running.home.inbox / "more-logp.csv").write_text(table)
+    run = running.start(
+        "finetune-molecules",
+        dataset="more-logp.csv",
+        name="logp",
+        epochs=8,
+        batch_size=16,
+        learning_rate=1e-3,
+    )
+    running.complete(run)
+    return run
+
+
+def predicted(running: Groundwork, inputs: list[str], **which: Any) -> dict[str, Any]:
+    url = f"{running.addresses.api_url}/v1/models/logp/predict"
+    return httpx.post(url, json={"inputs": inputs, **which}, timeout=60).raise_for_status().json()
+
+
+def test_a_foundation_is_pretrained_from_pasted_rows(running: Groundwork, pretraining: str) -> None:
+    version = running.mlflow.get_model_version_by_alias("molecules-foundation", "champion")
+    assert version.tags["kind"] == "foundation"
+    assert version.tags["flow_run_id"] == pretraining
+    artifacts = running.artifacts(pretraining)
+    assert artifacts["progress"]["data"] == 100
+    [row] = json.loads(artifacts["result"]["data"])
+    assert row["version"] == "molecules-foundation/1"
+    assert float(row["held-out loss"]) > 0
+
+
+def test_a_version_says_where_it_comes_from(
+    running: Groundwork, first: str, uploaded: dict[str, Any], molecules: list[str]
+) -> None:
+    version = running.mlflow.get_model_version("logp", "1")
+    run = running.mlflow_run(first)
+    assert version.run_id == run.info.run_id
+    assert run.info.status == "FINISHED"
+    assert version.tags["flow_run_id"] == first
+    assert version.tags["kind"] == "task"
+    assert version.tags["task"] == "regression"
+    assert version.tags["unit"] == "log10"
+    assert version.tags["foundation"] == "molecules-foundation/1"
+    assert version.tags["dataset_digest"] == uploaded["digest"] == run.inputs.dataset_inputs[0].dataset.digest
+    assert version.tags["beats_floor"] == "false"
+    assert float(version.tags["value"]) > float(version.tags["floor_value"])
+    assert version.tags["promotion"].startswith("first version of logp")
+    assert run.data.params["split_id"] == version.tags["split_id"]
+    assert run.data.params["epochs"] == "1"
+    assert int(run.data.params["dataset_records"]) == len(molecules)
+    assert run.data.params["dataset_rejects"] == "1"
+    rejects = pd.read_csv(running.artifact(run, "rejects.csv"))
+    assert rejects["original"].tolist() == [BROKEN]
+    assert rejects["reason"].str.len().min() > 0
+
+
+def test_prefect_shows_progress_results_and_a_figure(running: Groundwork, first: str) -> None:
+    artifacts = running.artifacts(first)
+    assert artifacts["progress"]["data"] == 100
+    rows = json.loads(artifacts["result"]["data"])
+    assert [row["model"].partition(" ")[0] for row in rows] == ["logp/1", "ECFP4", "descriptors"]
+    assert "beats_floor=false" in artifacts["result"]["description"]
+    figure = httpx.get(artifacts["figure"]["data"], timeout=60)
+    assert artifacts["figure"]["type"] == "image"
+    assert figure.headers["content-type"] == "image/png"
+    assert figure.content.startswith(b"\x89PNG")
+    # The last lines come in after the run has told its end.
+    assert eventually(lambda: "first version of logp" in running.said(first))
+    assert "1 rejected" in running.said(first)
+
+
+def test_flow_run_and_mlflow_run_link_to_one_another(running: Groundwork, first: str) -> None:
+    run = running.mlflow_run(first)
+    link = running.artifacts(first)["mlflow-run"]["data"]
+    page = f"{running.addresses.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert f"]({page})" in link
+    there = f"{running.addresses.prefect_url}/runs/flow-run/{first}"
+    assert run.data.tags["prefect.flow_run_url"] == there
+    assert there in run.data.tags["mlflow.note.content"]
+
+
+def test_the_api_answers_with_the_version_and_a_reason(running: Groundwork, first: str) -> None:
+    answer = predicted(running, [PHENOL, BROKEN], version=1)
+    assert answer["model"]["version"] == 1
+    assert answer["model"]["run_id"] == running.mlflow_run(first).info.run_id
+    assert answer["model"]["beats_floor"] is False
+    good, bad = answer["results"]
+    assert good["status"] == "ok"
+    assert np.isfinite(good["predictions"]["logp"]["prediction"])
+    assert bad["status"] == "rejected"
+    assert bad["predictions"] is None
+    assert bad["reason"]
+
+
+def test_a_file_outside_of_the_roots_is_refused(running: Groundwork, outside: tuple[str, Path]) -> None:
+    run, file = outside
+    state = running.ended(run)
+    assert state["type"] == "FAILED"
+    assert f"there is no dataset {str(file)!r}" in state["message"]
+    assert str(running.home.inbox) in state["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("learning_rate", 2), ("split", "by mood"), ("name", "Not A Name")]
+)
+def test_a_value_out_of_range_is_refused_with_its_field(running: Groundwork, field: str, value: Any) -> None:
+    answer = running.submit("finetune-molecules", dataset="melting-points", **{field: value})
+    assert answer.status_code in (409, 422)
+    assert f"'{field}'" in answer.json()["detail"]
+
+
+def test_a_better_version_is_served_without_a_restart(running: Groundwork, first: str, second: str) -> None:
+    version = running.mlflow.get_model_version_by_alias("logp", "champion")
+    assert version.version == "2"
+    assert version.tags["flow_run_id"] == second
+    assert "better than" in version.tags["promotion"]
+    assert "of logp/1" in version.tags["promotion"]
+    health = httpx.get(f"{running.addresses.api_url}/healthz", timeout=60).json()
+    ended = pd.Timestamp(running.state(second)["timestamp"])
+    eventually(lambda: predicted(running, [PHENOL])["model"]["version"] == 2, 30)
+    assert health["uptime_seconds"] > (pd.Timestamp.now("UTC") - ended).total_seconds()
+    assert predicted(running, [PHENOL], version=1)["model"]["version"] == 1
+
+
+def test_remote_commands_are_run_by_the_services(running: Groundwork, second: str, tmp_path: Path) -> None:
+    file = tmp_path / "fresh.csv"
+    file.write_text(f"id,smiles\n1,{PHENOL}\n2,{BROKEN}\n3,\n4,{PHENOL}\n")
+    done = running.command("predict", "logp", str(file), "--output", "fresh.parquet", "--remote")
+    assert done.returncode == 0, done.stderr
+    assert "Completed" in done.stderr
+    written = pd.read_parquet(running.home.outputs / "fresh.parquet")
+    assert written["id"].tolist() == ["1", "2", "3", "4"]
+    assert written["status"].tolist() == ["ok", "rejected", "rejected", "ok"]
+    direct = predicted(running, [PHENOL])["results"][0]["predictions"]["logp"]["prediction"]
+    assert written["logp_prediction"][[0, 3]].tolist() == pytest.approx([direct, direct], rel=1e-5)
+
+    listed = running.command("models", "logp")
+    assert listed.returncode == 0, listed.stderr
+    assert "logp/2" in listed.stdout
+
+
+def test_a_fresh_process_answers_as_training_and_the_api_did(
+    running: Groundwork, second: str, table: str, tmp_path: Path
+) -> None:
+    logged = pd.read_parquet(running.artifact(running.mlflow_run(second), "test_predictions.parquet"))
+    raw = list(csv.DictReader(io.StringIO(table)))
+    inputs = [raw[row]["smiles"] for row in logged["row"]]
+    np.testing.assert_array_equal(logged["logp"], [float(raw[row]["logp"]) for row in logged["row"]])
+
+    script = (
+        "import json, sys, mlflow, pandas;"
+        "model = mlflow.pyfunc.load_model('models:/logp@champion');"
+        "answer = model.predict(pandas.DataFrame({'smiles': json.loads(sys.argv[1])}));"
+        "answer.to_json(sys.argv[2], double_precision=15)"
+    )
+    done = running.python("-c", script, json.dumps([*inputs, BROKEN]), str(tmp_path / "fresh.json"))
+    assert done.returncode == 0, done.stderr
+    fresh = pd.read_json(tmp_path / "fresh.json")
+    assert fresh["status"].tolist() == ["ok"] * len(inputs) + ["rejected"]
+    values = fresh["logp_prediction"].to_numpy()[:-1]
+    api = [it["predictions"]["logp"]["prediction"] for it in running.api.predict("logp", inputs)]
+    np.testing.assert_allclose(values, logged["logp_prediction"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(api, logged["logp_prediction"], rtol=1e-5, atol=1e-6)
+    assert np.std(values) > 0.1
