@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from domains.contract import GroundworkError
+
+NEEDED_SPACE = 256 * 2**20
+"""Bytes to start with: two young databases, logs and a first small model."""
+
+ALMOST_NOTHING = 4 * 2**20
+"""Bytes left on a disk so full that what has just failed has failed for that."""
 
 # Offline and private: no telemetry leaves the machine, and MLflow's job workers (2.7 GB) stay off.
 PRIVACY = {
@@ -98,6 +109,37 @@ class Home:
         ):
             folder.mkdir(parents=True, exist_ok=True)
         return self
+
+    def free_space(self) -> int:
+        """Bytes left on the disk of the state folder, which need not exist yet."""
+        folder = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        return shutil.disk_usage(folder).free
+
+    def require_space(self) -> None:
+        """Raise GroundworkError that names the folder and the space needed when the disk is nearly full."""
+        if self.free_space() < NEEDED_SPACE:
+            raise self.disk_full()
+
+    def disk_full(self) -> GroundworkError:
+        """What to say of a full disk."""
+        free, needed = self.free_space() // 2**20, NEEDED_SPACE // 2**20
+        return GroundworkError(
+            f"The disk that holds {self.root} is full: {free} MB free, at least {needed} MB needed. "
+            "Free some space, or set GROUNDWORK_HOME to a folder on another disk."
+        )
+
+    @contextmanager
+    def full_disk_explained(self) -> Iterator[None]:
+        """Say of a failure on a full disk that the disk is full.
+
+        Databases, safetensors and torch each have an error of their own for it, none of which says so.
+        """
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, GroundworkError) or self.free_space() > ALMOST_NOTHING:
+                raise
+            raise self.disk_full() from error
 
     def environment(self) -> dict[str, str]:
         """Environment of every child process and of in-process work on this state folder."""

@@ -57,9 +57,10 @@ def run_folder(
     """
     path = home.runs / f"{kind}-{domain}-{settings.digest}-{dataset}"
     path.mkdir(parents=True, exist_ok=True)
+    home.require_space()
     lock = FileLock(path / "lock", timeout=0)
     try:
-        with lock:
+        with home.full_disk_explained(), lock:
             folder = RunFolder(path)
             if getattr(settings, "resume", False):
                 if folder.mlflow_run is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Annotated, Any, cast
@@ -155,17 +154,13 @@ def _row(version: Any) -> list[str]:
 
 def main() -> None:
     """Entry point: errors that the user can mend are one line, without a traceback."""
-    os.environ.update(Home.current().environment())
+    home = Home.current()
+    os.environ.update(home.environment())
     try:
-        app()
+        with home.full_disk_explained():
+            app()
     except GroundworkError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _fail(
-            f"no space left on the disk of {Home.current().root}: free some, or set GROUNDWORK_HOME elsewhere"
-        )
     except BaseException as error:
         # Named rather than imported: the module behind it imports torch.
         if type(error).__name__ != "Interrupted":

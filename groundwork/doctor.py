@@ -16,11 +16,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from flows.home import Home
+from flows.home import NEEDED_SPACE, Home
 from groundwork.processes import family, port_holder
 from groundwork.running import LaunchRecord
 from groundwork.services import Ports, default_services
-from groundwork.state_folder import NEEDED_SPACE, free_space
 
 ROOMS = ("domains", "models", "flows", "groundwork", "configs")
 ROOMY = 5 * 2**30  # bytes; a pretraining run with its checkpoints and stores fits
@@ -159,7 +158,7 @@ def _state_folder(home: Home) -> Iterator[Finding]:
         f"{home.root}{'' if exists else ', not created yet'}{'' if writable else ' is not writable'}",
         "" if writable else "Set GROUNDWORK_HOME to a folder that you may write to.",
     )
-    free = free_space(home)
+    free = home.free_space()
     words = f"{free / 2**30:.1f} GB free"
     if free < NEEDED_SPACE:
         yield Finding("disk", words, f"Free some space: {NEEDED_SPACE // 2**20} MB are needed to start.")

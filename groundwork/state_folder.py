@@ -5,14 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from domains.contract import GroundworkError
 from flows.home import Home
-
-NEEDED_SPACE = 256 * 2**20  # bytes; two young databases, logs and a first small model
 
 
 def prepare(home: Home) -> None:
@@ -21,32 +18,12 @@ def prepare(home: Home) -> None:
         home.create()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(home) from error
+            raise home.disk_full() from error
         raise GroundworkError(
             f"Cannot write to the state folder {home.root} ({error.strerror}): "
             "set GROUNDWORK_HOME to a folder that you may write to."
         ) from error
-    check_space(home)
-
-
-def check_space(home: Home) -> None:
-    """Raises GroundworkError that names the folder and the space needed when the disk is nearly full."""
-    if free_space(home) < NEEDED_SPACE:
-        raise _disk_full(home)
-
-
-def free_space(home: Home) -> int:
-    """Bytes left on the disk of the state folder, which need not exist yet."""
-    folder = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
-    return shutil.disk_usage(folder).free
-
-
-def _disk_full(home: Home) -> GroundworkError:
-    free, needed = free_space(home) // 2**20, NEEDED_SPACE // 2**20
-    return GroundworkError(
-        f"The disk that holds {home.root} is full: {free} MB free, at least {needed} MB needed. "
-        "Free some space, or set GROUNDWORK_HOME to a folder on another disk."
-    )
+    home.require_space()
 
 
 @contextmanager

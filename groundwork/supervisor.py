@@ -22,7 +22,6 @@ from flows.home import Home
 from groundwork.processes import end, new_launch_id, spawn
 from groundwork.running import ChildRecord, LaunchRecord
 from groundwork.services import Addresses, Service, forget_health, is_healthy
-from groundwork.state_folder import check_space
 
 TICK = 0.2  # seconds between two looks at the children
 START_LIMIT = 180.0  # seconds until every service must have been healthy
@@ -176,7 +175,7 @@ class Supervisor:
         self._record()
         title, log = child.service.title, self._log(child.service)
         if not self.is_up and child.deaths >= START_ATTEMPTS:
-            check_space(self.home)  # the likelier cause, and a clearer message
+            self.home.require_space()  # the likelier cause, and a clearer message
             raise GroundworkError(
                 f"The {title} does not start, it {how}: {_last_line(log)!r}. "
                 f"Read {log}, and try `groundwork doctor`."
