@@ -29,9 +29,9 @@ def use_services(home: Home) -> Addresses | None:
         os.environ.update(addresses.environment())
     from flows.tracking import connect
 
-    # Migrations of a new database and the like are of no interest on a terminal.
+    # Migrations of a new database are of no interest on a terminal, and what fails is raised as well.
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     connect(home)
     return addresses
 

@@ -125,7 +125,7 @@ class _BucketingTrainer(Trainer):
     ) -> tuple[torch.Tensor, None, None]:
         # The trainer takes a batch without labels for one without a loss; self-supervised ones have one.
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+            loss: Any = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach().mean(), None, None
 
 
