@@ -36,7 +36,7 @@ class HeardJournal(ConsoleJournal):
 
     def __init__(self) -> None:
         self.output = io.StringIO()
-        super().__init__(Console(file=self.output, width=200))
+        super().__init__(Console(file=self.output, width=1000))
 
     @property
     def text(self) -> str:
