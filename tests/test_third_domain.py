@@ -47,32 +47,33 @@ print(json.dumps({
 }))
 """
 
-SERVED = """
+FACES = """
 import json, sys
 from pathlib import Path
+
+import mlflow
+import pandas as pd
 from fastapi.testclient import TestClient
+from prefect.utilities.callables import parameter_schema
+
+from flows import deployments
 from groundwork.api.app import create_app
 from groundwork.api.registry import MlflowRegistry
 
+inputs = json.load(sys.stdin)
 app = create_app(MlflowRegistry(), datasets=Path(sys.argv[1]))
 with TestClient(app, base_url="http://127.0.0.1") as client:
-    body = {"inputs": json.load(sys.stdin)}
-    print(json.dumps({
-        "lines": client.post("/v1/models/lines/predict", json=body).json(),
-        "foundation": client.post("/v1/models/spectra-foundation/predict", json=body).json(),
+    shown = {
+        "lines": client.post("/v1/models/lines/predict", json={"inputs": inputs}).json(),
+        "foundation": client.post("/v1/models/spectra-foundation/predict", json={"inputs": inputs}).json(),
         "models": client.get("/v1/models").json(),
-    }))
-"""
-
-FORM = """
-import json
-from prefect.utilities.callables import parameter_schema
-from flows import deployments
-from flows.deployments import build_flow
-
-built = build_flow("finetune", "spectra")
-entry = deployments.finetune_spectra
-print(json.dumps([built.name, entry.name, sorted(parameter_schema(built).model_dump()["properties"])]))
+    }
+table = mlflow.pyfunc.load_model("models:/lines@champion").predict(pd.DataFrame({"intensities": inputs}))
+shown["pyfunc"] = table["status"].tolist()
+built = deployments.build_flow("finetune", "spectra")
+shown["flows"] = [built.name, deployments.finetune_spectra.name]
+shown["form"] = list(parameter_schema(built).model_dump()["properties"])
+print(json.dumps(shown))
 """
 
 SPECTRA = [" ".join(str(value) for value in range(16)), "broken", " ".join(["0.5"] * 40)]
@@ -122,38 +123,39 @@ def test_a_file_is_answered(made: dict, module_home: Home) -> None:
     assert "not a list of numbers" in lines[2]
 
 
+@pytest.fixture(scope="module")
+def faces(made: dict, module_home: Home) -> dict:
+    """What the API, MLflow and Prefect make of it, in a process that took no part in the training."""
+    stdin = json.dumps(SPECTRA)
+    shown = python("-c", FACES, str(module_home.datasets), home=module_home, stdin=stdin)
+    return json.loads(shown.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
-def test_it_is_served(made: dict, module_home: Home) -> None:
-    served = python(
-        "-c", SERVED, str(module_home.datasets), home=module_home, stdin=json.dumps([*SPECTRA, 5])
-    )
-    answers = json.loads(served.stdout.splitlines()[-1])
-    assert "results" in answers["lines"], answers["lines"]
-    assert answers["lines"]["model"]["version"] == 1, answers
-    results = answers["lines"]["results"]
-    assert [result["status"] for result in results] == ["ok", "rejected", "ok", "rejected"]
-    assert results[0]["predictions"]["line"]["unit"] == "channel"
-    embedded = answers["foundation"]["results"][0]["predictions"]["embedding"]["prediction"]
+def test_it_is_served(faces: dict) -> None:
+    lines = faces["lines"]
+    assert lines["model"]["version"] == 1
+    assert [result["status"] for result in lines["results"]] == ["ok", "rejected", "ok"]
+    assert lines["results"][0]["predictions"]["line"]["unit"] == "channel"
+    embedded = faces["foundation"]["results"][0]["predictions"]["embedding"]["prediction"]
     assert len(embedded) == 32
-    assert {model["name"] for model in answers["models"]["models"]} == {"lines", "spectra-foundation"}
+    assert {model["name"] for model in faces["models"]["models"]} == {"lines", "spectra-foundation"}
 
 
 @pytest.mark.slow
-def test_mlflow_loads_it(made: dict, module_home: Home) -> None:
-    script = (
-        "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/lines@champion'); "
-        f"print(model.predict(pd.DataFrame({{'intensities': {SPECTRA!r}}}))['status'].tolist())"
-    )
-    answered = python("-c", script, home=module_home)
-    assert answered.stdout.splitlines()[-1] == "['ok', 'rejected', 'ok']"
+def test_mlflow_loads_it(faces: dict) -> None:
+    assert faces["pyfunc"] == ["ok", "rejected", "ok"]
 
 
 @pytest.mark.slow
-def test_its_form_and_its_command_exist(module_home: Home) -> None:
-    built, entry, fields = json.loads(python("-c", FORM, home=module_home).stdout.splitlines()[-1])
-    assert built == entry == "finetune-spectra"
-    assert {"shortest", "epochs", "mode", "dataset"} <= set(fields)
-    assert "max_atoms" not in fields
+def test_its_form_holds_its_own_settings(faces: dict) -> None:
+    assert faces["flows"] == ["finetune-spectra", "finetune-spectra"]
+    assert {"shortest", "epochs", "mode", "dataset"} <= set(faces["form"])
+    assert "max_atoms" not in faces["form"]
+
+
+@pytest.mark.slow
+def test_its_command_exists(module_home: Home) -> None:
     shown = python("-m", "groundwork", "finetune", "spectra", "--help", home=module_home).stdout
     assert "--shortest" in shown
     assert "--max-atoms" not in shown

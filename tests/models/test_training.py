@@ -221,13 +221,11 @@ def test_resumed_within_an_epoch_it_equals_an_undisturbed_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("signum", "step"), [(signal.SIGTERM, 14), (signal.SIGKILL, 14), (signal.SIGKILL, 18)]
-)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_that_was_ended_can_be_resumed(
-    undisturbed: dict[str, torch.Tensor], tmp_path: Path, signum: int, step: int
+    undisturbed: dict[str, torch.Tensor], tmp_path: Path, signum: int
 ) -> None:
-    command = [sys.executable, str(SCRIPT), str(tmp_path), str(int(signum)), str(step)]
+    command = [sys.executable, str(SCRIPT), str(tmp_path), str(int(signum)), "14"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if signum == signal.SIGTERM:
         assert ended.stderr.endswith("Interrupted: training was stopped by SIGTERM\n")
