@@ -23,7 +23,7 @@ from flows.promotion import decide_task
 from flows.registration import lineage, register_saved
 from flows.runs import RunFolder, run_folder
 from flows.settings import DataSettings, FlowSettings, TaskSettings, foundation_name
-from flows.sources import open_source
+from flows.sources import dataset_name, open_source
 from flows.tracking import TrackedRun, connect, tracked_run
 from models.encoder import Encoder, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
@@ -58,7 +58,7 @@ def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
 
 def _default_name(source: Source) -> str:
     """The dataset's name without its suffix, as a model's name may be written."""
-    stem = source.name.partition(".")[0].lower()
+    stem = dataset_name(source.name).lower()
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "model"
 
 

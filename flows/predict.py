@@ -15,7 +15,7 @@ from domains.contract import GroundworkError, Row, Source
 from flows.home import Home
 from flows.journal import Journal
 from flows.settings import DataSettings, FlowSettings, PredictionSettings
-from flows.sources import open_source
+from flows.sources import dataset_name, open_source
 from flows.tracking import connect
 from models.predictor import Predictor
 from models.registry import Version, load
@@ -58,7 +58,7 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
 
 
 def _output_path(output: str, source: Source, version: Version, home: Home, *, trusted: bool) -> Path:
-    default = f"{Path(source.name).name.partition('.')[0]}-{version.name}-{version.version}.parquet"
+    default = f"{dataset_name(source.name)}-{version.name}-{version.version}.parquet"
     path = Path(output).expanduser() if output else home.outputs / default
     if not trusted:
         path = (home.outputs / path).resolve()

@@ -67,15 +67,14 @@ def _candidates(path: Path, roots: list[Path]) -> Iterator[Path]:
         # An upload is named without its suffix.
         if len(path.parts) == 1 and root.is_dir():
             yield from sorted(
-                entry
-                for entry in root.iterdir()
-                if _without_suffix(entry.name) == path.name and entry.is_file()
+                entry for entry in root.iterdir() if dataset_name(entry.name) == path.name and entry.is_file()
             )
 
 
-def _without_suffix(name: str) -> str:
-    """``set.v2.csv.gz`` is the dataset ``set.v2``."""
-    return name.removesuffix(".gz").rpartition(".")[0]
+def dataset_name(name: str) -> str:
+    """A file's or an embedded dataset's name without suffix: ``set.v2.csv.gz`` is ``set.v2``."""
+    plain = name.removesuffix(".gz")
+    return plain.rpartition(".")[0] or plain
 
 
 def _keep_pasted(text: str, home: Home) -> Path:

@@ -6,6 +6,7 @@ computed descriptors from the whole sample follows CheMeleon (Burns et al. 2025)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -61,7 +62,9 @@ class PretrainingModel(nn.Module):
             if target.kind != "reals" or target.level != "sample":
                 continue
             values = np.stack([sample[target.name] for sample in samples]).astype(np.float64)
-            with np.errstate(all="ignore"):
+            with warnings.catch_warnings():
+                # A column without a single value is expected, and has nothing to be scaled.
+                warnings.simplefilter("ignore", RuntimeWarning)
                 mean = np.nan_to_num(np.nanmean(values, axis=0))
                 scale = np.nan_to_num(np.nanstd(values, axis=0))
             # A constant column carries nothing: a scale of 1 leaves its standardised value at 0.

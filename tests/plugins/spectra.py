@@ -109,10 +109,9 @@ def _simulated() -> Source:
             text = "broken" if index == 11 else " ".join(f"{value:.3f}" for value in values)
             yield Row(index, text, {"intensities": text, "line": f"{place:.3f}"})
 
-    return Source(
-        "simulated-spectra", "tests/plugins/spectra.py", digest_of("simulated-spectra, seed 7"),
-        ("intensities", "line"), stream, targets=("line",), units={"line": "channel"}, input_column="intensities",
-    )  # fmt: skip
+    name, columns = "simulated-spectra", ("intensities", "line")
+    digest = digest_of(f"{name}, seed 7")
+    return Source(name, __name__, digest, columns, stream, "intensities", ("line",), {"line": "channel"})
 
 
 class SpectrumEncoderConfig(EncoderConfig):
