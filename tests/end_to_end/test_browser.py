@@ -26,6 +26,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+NAME = "from-the-browser"
 PATIENCE = 60_000
 """Milliseconds for a page of a busy server."""
 SCREENSHOTS = os.environ.get("GROUNDWORK_SCREENSHOTS")
@@ -67,7 +68,7 @@ def fill(form: Any, epochs: int) -> None:
     field(form, "target").get_by_role("button", name="Add item").click()
     field(form, "target").get_by_role("textbox").fill("logp")
     field(form, "foundation").get_by_role("textbox").fill("none")
-    field(form, "name").get_by_role("textbox").fill("from-the-browser")
+    field(form, "name").get_by_role("textbox").fill(NAME)
     field(form, "epochs").get_by_role("spinbutton").fill(str(epochs))
 
 
@@ -97,13 +98,14 @@ def test_a_value_out_of_range_is_refused_with_its_field(form: Any, running: Grou
 def test_a_filled_form_ends_as_a_version_in_mlflow(form: Any, running: Groundwork) -> None:
     fill(form, epochs=2)
     photograph(form, "filled")
+    called = form.get_by_role("textbox").first.input_value()
     form.get_by_role("button", name="Submit").click()
-    form.locator("a[href*='/runs/flow-run/']").first.click()
+    form.get_by_role("link", name=called).first.click()
     form.wait_for_url("**/runs/flow-run/*")
     flow_run = form.url.partition("?")[0].rpartition("/")[2]
     form.get_by_text("Completed", exact=True).first.wait_for(timeout=1000 * RUN_PATIENCE)
     form.get_by_text("Artifacts", exact=True).last.click()
-    form.get_by_text("from-the-browser/1 (champion)").first.wait_for()
+    form.get_by_text(f"{NAME}/1 (champion)").first.wait_for()
     photograph(form, "run")
     look_at_artifacts(form)
     look_at_mlflow(form, running, flow_run)
@@ -113,8 +115,8 @@ def look_at_artifacts(page: Any) -> None:
     """Table and figure, by their cards on the page of the run."""
     run = page.url
     page.get_by_role("link", name=re.compile("^table result")).click()
-    page.get_by_role("cell", name="from-the-browser/1").wait_for()
-    assert page.get_by_role("cell", name="ECFP4 + random forest").is_visible()
+    page.get_by_text(f"{NAME}/1", exact=True).wait_for()
+    assert page.get_by_text("ECFP4 + random forest", exact=True).is_visible()
     photograph(page, "table")
     page.goto(run)
     page.get_by_text("Artifacts", exact=True).last.click()
@@ -129,11 +131,11 @@ def look_at_artifacts(page: Any) -> None:
 def look_at_mlflow(page: Any, running: Groundwork, flow_run: str) -> None:
     """From the list of models to the version and its run."""
     page.goto(f"{running.addresses.mlflow_url}/#/models")
-    page.get_by_role("link", name="from-the-browser").first.wait_for()
+    page.get_by_role("link", name=NAME).first.wait_for()
     # MLflow greets whom it does not know with a dialog over the page.
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     photograph(page, "models")
-    page.get_by_role("link", name="from-the-browser").first.click()
+    page.get_by_role("link", name=NAME).first.click()
     page.get_by_role("link", name="Version 1").first.click()
     page.wait_for_url("**/versions/1")
     tags = {"beats_floor": "false", "flow_run_id": flow_run, "foundation": "none", "dataset": "measured.csv"}
@@ -143,7 +145,7 @@ def look_at_mlflow(page: Any, running: Groundwork, flow_run: str) -> None:
     run = running.mlflow_run(flow_run)
     assert run.data.params["epochs"] == "2"
     page.goto(f"{running.addresses.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
-    back = page.get_by_role("link", name=re.compile(f"/flow-run/{flow_run}$"))
+    back = page.locator(f"a[href$='/flow-run/{flow_run}']").first
     back.wait_for()
     photograph(page, "mlflow-run")
     page.goto(back.get_attribute("href"))
