@@ -29,7 +29,8 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
 
     ``groups`` int64 [n] and ``identities`` [n] belong to the same records. ``scaffold`` takes the groups by
     size, largest first, of equal ones the later in the file first: the deterministic split of MoleculeNet
-    and DeepChem (Wu et al. 2018), which the seed does not change. Any other method takes them as the seed shuffles them.
+    and DeepChem (Wu et al. 2018), which the seed does not change. Any other method takes them as the seed
+    shuffles them.
     A group goes to the first side that it does not overfill; the last side with a fraction takes the rest.
     Raises GroundworkError where a side that has a fraction would be empty.
     """
