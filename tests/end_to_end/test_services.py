@@ -186,7 +186,7 @@ def test_a_better_version_is_served_without_a_restart(running: Groundwork, first
     assert predicted(running, [PHENOL], version=1)["model"]["version"] == 1
 
 
-def test_remote_commands_are_run_by_the_services(running: Groundwork, second: str, tmp_path: Path) -> None:
+def test_a_remote_command_is_run_by_the_services(running: Groundwork, second: str, tmp_path: Path) -> None:
     file = tmp_path / "fresh.csv"
     file.write_text(f"id,smiles\n1,{PHENOL}\n2,{BROKEN}\n3,\n4,{PHENOL}\n")
     done = running.command("predict", "logp", str(file), "--output", "fresh.parquet", "--remote")
@@ -197,10 +197,6 @@ def test_remote_commands_are_run_by_the_services(running: Groundwork, second: st
     assert written["status"].tolist() == ["ok", "rejected", "rejected", "ok"]
     direct = predicted(running, [PHENOL])["results"][0]["predictions"]["logp"]["prediction"]
     assert written["logp_prediction"][[0, 3]].tolist() == pytest.approx([direct, direct], rel=1e-5)
-
-    listed = running.command("models", "logp")
-    assert listed.returncode == 0, listed.stderr
-    assert "logp/2" in listed.stdout
 
 
 def test_a_fresh_process_answers_as_training_and_the_api_did(
