@@ -72,7 +72,7 @@ def _run_remotely(kind: Kind, domain_name: str, settings: FlowSettings, addresse
     state = asyncio.run(_run_deployment(f"{kind}-{domain_name}", parameters, addresses))
     if not state.is_completed():
         raise GroundworkError(
-            f"the flow run ended as {state.name}: {(state.message or '').strip().splitlines()[-1:]}"
+            f"the flow run ended as {state.name}: {(state.message or 'see its page').strip()}"
         )
 
 
