@@ -19,7 +19,6 @@ import httpx
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.concurrency.sync import concurrency
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
@@ -28,14 +27,11 @@ from prefect.states import Cancelled, State
 from domains.contract import GroundworkError, domain_names, load_domain
 from flows.finetune import finetune
 from flows.home import Home
-from flows.journal import PrefectJournal
+from flows.journal import TRAINING_SLOT, PrefectJournal
 from flows.predict import predict
 from flows.pretrain import pretrain
 from flows.settings import KINDS, Kind, settings_class, signature
 from models.training import Interrupted
-
-TRAINING_SLOT = "groundwork-training"
-"""Global concurrency limit that every training run takes one slot of."""
 
 RUNS_AT_ONCE = 4
 POLL = 2.0
@@ -60,16 +56,13 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
             if kind == "predict":
                 written = predict(settings, home, journal)
                 journal.table(
-                    "result",
+                    f"predictions-{written.version.name}",
                     f"Predictions of {written.version.reference}",
                     [{"file": str(written.path), "rows": written.rows, "rejected": written.rejected}],
                 )
                 return {"path": str(written.path), "rows": written.rows, "rejected": written.rejected}
-            # A limit that is missing would be passed silently unless strict; a lease that the server
-            # cannot renew for a while must not kill hours of training.
-            with concurrency(TRAINING_SLOT, occupy=1, strict=True, raise_on_lease_renewal_failure=False):
-                train = pretrain if kind == "pretrain" else finetune
-                version = train(domain, settings, home, journal)
+            train = pretrain if kind == "pretrain" else finetune
+            version = train(domain, settings, home, journal)
             return {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
         except Interrupted as stopped:
             # The checkpoint is written. Training handles signals itself, so Prefect could not tell this

@@ -46,7 +46,15 @@ def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Fig
 
 def _parity(axes: Axes, target: Target, truth: np.ndarray, shown: Shown) -> None:
     for name, predicted, colour in shown:
-        axes.scatter(truth, predicted[:, 0], s=6, alpha=0.5, color=colour, label=name, linewidths=0)
+        axes.scatter(
+            truth,
+            predicted[:, 0],
+            s=24 if len(truth) < 300 else 6,
+            alpha=0.5,
+            color=colour,
+            label=name,
+            linewidths=0,
+        )
     unit = f" ({target.unit})" if target.unit else ""
     axes.axline((truth.mean(), truth.mean()), slope=1, color="0.3", linewidth=0.8)
     axes.set(xlabel=f"measured{unit}", ylabel=f"predicted{unit}")

@@ -219,18 +219,19 @@ def _train(
         )
         run.log_progress(progress)
 
-    result = train(
-        model,
-        _Labelled(data, data.split.train),
-        _Labelled(data, data.split.val),
-        collate=_Collator(encoder),
-        lengths=data.store.tokens[data.split.train],
-        settings=training,
-        folder=folder.checkpoints,
-        resume=resume,
-        report=report,
-        patience=tuning.patience,
-    )
+    with journal.training_slot():
+        result = train(
+            model,
+            _Labelled(data, data.split.train),
+            _Labelled(data, data.split.val),
+            collate=_Collator(encoder),
+            lengths=data.store.tokens[data.split.train],
+            settings=training,
+            folder=folder.checkpoints,
+            resume=resume,
+            report=report,
+            patience=tuning.patience,
+        )
     merge(model)
     return model, result
 
@@ -283,6 +284,8 @@ def _show(
         f"beats_floor={str(evaluation.beats_floor).lower()}: {data.task.split.method} split, "
         f"{len(data.split.test):,} test rows"
     )
-    journal.table("result", title, evaluation.rows(version.reference, unit))
-    journal.figure("figure", f"{version.reference}: test rows", run.artifact_url("result.png"))
+    journal.table(f"result-{version.name}", title, evaluation.rows(version.reference, unit))
+    journal.figure(
+        f"figure-{version.name}", f"{version.reference}: test rows", run.artifact_url("result.png")
+    )
     journal.say(f"{version.reference}: {version.tags.get('promotion', '')}")

@@ -6,8 +6,10 @@ The body of a flow is plain Python; it runs its steps and shows its results thro
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -18,6 +20,9 @@ from rich.table import Table
 logger = logging.getLogger("groundwork.flows")
 
 WIDTH_OF_LOGS = 160
+
+TRAINING_SLOT = "groundwork-training"
+"""Global concurrency limit that every training run takes one slot of."""
 
 Result = TypeVar("Result")
 
@@ -34,6 +39,10 @@ class Journal(Protocol):
         """Run one named step."""
         ...
 
+    def training_slot(self) -> AbstractContextManager[None]:
+        """Held while a model trains, so that runs do not fight over the device."""
+        ...
+
     def progress(self, description: str, fraction: float) -> None:
         """Show how far the current step is, 0 to 1."""
         ...
@@ -41,7 +50,7 @@ class Journal(Protocol):
     def say(self, message: str) -> None: ...
 
     def table(self, key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Show a small table of results."""
+        """Show a small table of results; a key has a history of its own."""
         ...
 
     def figure(self, key: str, title: str, url: str) -> None:
@@ -82,6 +91,9 @@ class ConsoleJournal:
             self._bar.stop()
             self._bar.remove_task(self._task)
             self._task = None
+
+    def training_slot(self) -> AbstractContextManager[None]:
+        return nullcontext()  # who types a command decides when it runs
 
     def progress(self, description: str, fraction: float) -> None:
         if self._task is not None:
@@ -133,6 +145,16 @@ class PrefectJournal:
         result: Result = step(work)()
         return result
 
+    @contextmanager
+    def training_slot(self) -> Iterator[None]:
+        from prefect.concurrency.sync import concurrency
+
+        self.say("waiting for the training slot")
+        # A limit that is missing would be passed silently unless strict; a lease that the server
+        # cannot renew for a while must not kill hours of training.
+        with concurrency(TRAINING_SLOT, occupy=1, strict=True, raise_on_lease_renewal_failure=False):
+            yield
+
     def progress(self, description: str, fraction: float) -> None:
         from prefect.artifacts import update_progress_artifact
 
@@ -147,19 +169,23 @@ class PrefectJournal:
     def table(self, key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         from prefect.artifacts import create_table_artifact
 
-        create_table_artifact([dict(row) for row in rows], key=key, description=title)
+        create_table_artifact([dict(row) for row in rows], key=_artifact_key(key), description=title)
 
     def figure(self, key: str, title: str, url: str) -> None:
         from prefect.artifacts import create_image_artifact, create_link_artifact
 
-        create = create_image_artifact if url.startswith("http") else None
-        if create is not None:
-            create(url, key=key, description=title)
+        if url.startswith("http"):
+            create_image_artifact(url, key=_artifact_key(key), description=title)
         else:
-            create_link_artifact(url, link_text=title, key=key)
+            create_link_artifact(url, link_text=title, key=_artifact_key(key))
 
     def link(self, key: str, title: str, url: str) -> None:
         from prefect.artifacts import create_link_artifact
 
-        create_link_artifact(url, link_text=title, key=key, description=title)
+        create_link_artifact(url, link_text=title, key=_artifact_key(key), description=title)
         self._logger.info("%s: %s", title, url)
+
+
+def _artifact_key(key: str) -> str:
+    """Prefect takes lower-case letters, digits and dashes; a model's name may hold dots."""
+    return re.sub(r"[^a-z0-9-]+", "-", key.lower())

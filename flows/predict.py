@@ -75,6 +75,7 @@ def _write(
     path: Path, source: Source, predictor: Predictor, version: Version, journal: Journal
 ) -> PredictedFile:
     rows = rejected = 0
+    total = sum(1 for _ in source.stream())  # reading costs a hundredth of answering
     partial = path.with_name(f".{path.name}.partial")
     writer: pq.ParquetWriter | pa_csv.CSVWriter | None = None
     try:
@@ -88,7 +89,7 @@ def _write(
             writer.write_table(table.cast(writer.schema) if isinstance(writer, pq.ParquetWriter) else table)
             rows += len(chunk)
             rejected += table.column("status").to_pylist().count("rejected")
-            journal.progress(f"{rows:,} rows", 0.0)
+            journal.progress(f"{rows:,} rows", rows / total)
         if writer is None:
             raise GroundworkError(f"{source.origin} holds no rows")
         writer.close()

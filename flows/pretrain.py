@@ -26,7 +26,7 @@ from models.encoder import Batch, create_encoder, parameter_count
 from models.predictor import VersionContract
 from models.pretraining import PretrainingModel, PretrainingSettings
 from models.registry import FOLDER, Version
-from models.training import Progress, TrainingSettings, train
+from models.training import Progress, TrainingResult, TrainingSettings, train
 
 LEARNING_RATE = 1e-3
 HELD_OUT = 0.02
@@ -72,20 +72,21 @@ def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
             )
             run.log_progress(progress)
 
-        result = journal.step(
-            "train",
-            lambda: train(
-                model,
-                drawn.subset(sides.train),
-                drawn.subset(sides.val),
-                collate=_Collator(model),
-                lengths=drawn.tokens[sides.train],
-                settings=training,
-                folder=folder.checkpoints,
-                resume=resume,
-                report=report,
-            ),
-        )
+        def learn() -> TrainingResult:
+            with journal.training_slot():
+                return train(
+                    model,
+                    drawn.subset(sides.train),
+                    drawn.subset(sides.val),
+                    collate=_Collator(model),
+                    lengths=drawn.tokens[sides.train],
+                    settings=training,
+                    folder=folder.checkpoints,
+                    resume=resume,
+                    report=report,
+                )
+
+        result = journal.step("train", learn)
         loss = _heldout_loss(model, drawn.subset(sides.val), training.batch_size, training.seed)
         run.log_metrics({"heldout_loss": loss, **_costs(asdict(result))}, result.steps)
 
@@ -113,7 +114,7 @@ def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
         version = journal.step("register", register)
         folder.finish()
     journal.table(
-        "result",
+        f"result-{version.name}",
         f"{version.reference}: foundation of {domain.name}",
         [
             {

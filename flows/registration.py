@@ -70,5 +70,6 @@ def register_saved(
         described["task"] = ",".join(sorted({target.kind for target in contract.task.targets}))
         described["unit"] = ",".join(sorted({target.unit for target in contract.task.targets if target.unit}))
         described["targets"] = describe_targets(predictor)[:5000]
-    version = register(name, folder, predictor, run.run_id, described)
+    tagged = {key: value for key, value in described.items() if value}
+    version = register(name, folder, predictor, run.run_id, tagged)
     return promote(version, decision)

@@ -44,7 +44,7 @@ class DataSettings(BaseModel):
         str,
         Field(
             max_length=LARGEST_PASTE,
-            description="Instead of a dataset: rows pasted here as CSV with a header (up to 512 KiB)",
+            description="Instead of the dataset: rows pasted here as CSV with a header (up to 512 KiB)",
             json_schema_extra={"format": "text"},
         ),
     ] = ""

@@ -15,11 +15,10 @@ def open_source(domain: Domain, settings: DataSettings, home: Home, *, trusted: 
     """Open the dataset that the settings name.
 
     ``trusted`` settings come from the user's own shell and may name any file; others reach embedded
-    datasets, uploads, the inbox and the folders of ``GROUNDWORK_ROOTS`` only. Raises GroundworkError
-    for a dataset that is not there, lies elsewhere or cannot be read.
+    datasets, uploads, the inbox and the folders of ``GROUNDWORK_ROOTS`` only. Pasted rows
+    go before a dataset, which a form may have filled in. Raises GroundworkError for a dataset that is not
+    there, lies elsewhere or cannot be read.
     """
-    if settings.pasted and settings.dataset:
-        raise GroundworkError("give either dataset or pasted rows, not both")
     column = settings.input_column or None
     if settings.pasted:
         return domain.open(_keep_pasted(settings.pasted, home), column)

@@ -106,9 +106,11 @@ def doctor(
 @app.command()
 def demo() -> None:
     """Run the whole thread on embedded data through the services: pretrain, fine-tune, register, ask."""
+    # Before Prefect is imported, which wants its folder in it.
+    home = Home.current().create()
     from groundwork.demo import demo as run
 
-    run(Home.current(), Console())
+    run(home, Console(soft_wrap=True))
 
 
 @app.command()

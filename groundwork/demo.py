@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -11,14 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from domains.contract import GroundworkError
 from flows.home import Home
@@ -26,23 +21,15 @@ from flows.settings import CONFIGS, read_config
 from groundwork.client import Client
 from groundwork.execution import use_services
 from groundwork.processes import port_holder
+from groundwork.remote import FinishedRun, run_deployment
 from groundwork.running import running, wait_until_healthy
 from groundwork.services import Addresses, Ports
 
 START_PATIENCE = 180.0
 STOP_PATIENCE = 60.0
-POLL = 1.0
 
 QUESTIONS = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1N("]
 """Aspirin, and a molecule with an open branch: one is answered, one is rejected with a reason."""
-
-
-@dataclass(frozen=True)
-class DemoRun:
-    """A flow run that completed, and what it returned to MLflow."""
-
-    deployment: str
-    flow_run_id: str
 
 
 def demo(home: Home, console: Console) -> Path:
@@ -55,18 +42,8 @@ def demo(home: Home, console: Console) -> Path:
     with _services(home, console) as addresses:
         use_services(home)
         runs = [
-            _run(
-                addresses,
-                console,
-                "pretrain-molecules",
-                read_config(CONFIGS / "demo/pretrain-molecules.yaml"),
-            ),
-            _run(
-                addresses,
-                console,
-                "finetune-molecules",
-                read_config(CONFIGS / "demo/finetune-molecules.yaml"),
-            ),
+            run_deployment(name, read_config(CONFIGS / f"demo/{name}.yaml"), addresses, console)
+            for name in ("pretrain-molecules", "finetune-molecules")
         ]
         summary = _summary(addresses, runs)
     summary["seconds"] = round(time.monotonic() - started, 1)
@@ -114,48 +91,7 @@ def _free_ports() -> Ports:
     return Ports(free(usual.prefect), free(usual.mlflow), free(usual.api))
 
 
-def _run(addresses: Addresses, console: Console, deployment: str, parameters: dict[str, Any]) -> DemoRun:
-    bar = Progress(
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
-        console=console,
-    )
-    with bar:
-        return asyncio.run(_follow(addresses, bar, deployment, parameters))
-
-
-async def _follow(
-    addresses: Addresses, bar: Progress, deployment: str, parameters: dict[str, Any]
-) -> DemoRun:
-    task = bar.add_task(deployment, total=100.0, detail="")
-    async with get_client() as client:
-        found = await client.read_deployment_by_name(f"{deployment}/{deployment}")
-        run = await client.create_flow_run_from_deployment(found.id, parameters=parameters)
-        page = f"{addresses.prefect_url}/runs/flow-run/{run.id}"
-        bar.update(task, detail=page)
-        while True:
-            state = (await client.read_flow_run(run.id)).state
-            progress = await client.read_artifacts(
-                artifact_filter=ArtifactFilter(
-                    type=ArtifactFilterType(any_=["progress"]),
-                    flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]),
-                )
-            )
-            if progress:
-                bar.update(task, completed=float(str(progress[0].data)))
-            if state is not None and state.is_final():
-                break
-            await asyncio.sleep(POLL)
-    if not state.is_completed():
-        raise GroundworkError(f"{deployment} ended as {state.name} ({state.message}): see {page}")
-    bar.update(task, completed=100.0)
-    return DemoRun(deployment, str(run.id))
-
-
-def _summary(addresses: Addresses, runs: list[DemoRun]) -> dict[str, Any]:
+def _summary(addresses: Addresses, runs: list[FinishedRun]) -> dict[str, Any]:
     from mlflow import MlflowClient
 
     from models import registry

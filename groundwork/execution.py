@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import time
+import re
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from domains.contract import GroundworkError, load_domain
+from domains.tables import digest_of_file
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import FlowSettings, Kind
+from flows.sources import dataset_name
 from groundwork.client import Client
 from groundwork.running import running
 from groundwork.services import Addresses
-
-POLL = 2.0
 
 
 def use_services(home: Home) -> Addresses | None:
@@ -63,49 +59,31 @@ def run_flow(kind: Kind, domain_name: str, settings: FlowSettings, remote: bool)
 
 def _run_remotely(kind: Kind, domain_name: str, settings: FlowSettings, addresses: Addresses) -> None:
     """Hand the run to its deployment, wait for it, and fail as it fails."""
+    from groundwork.remote import run_deployment
+
     if kind == "predict":
         from models.registry import resolve
 
         domain_name = resolve(str(settings.model_dump()["model"])).tags["domain"]
     parameters = settings.model_dump(mode="json")
-    parameters["dataset"] = _uploaded(parameters["dataset"], domain_name, addresses)
-    state = asyncio.run(_run_deployment(f"{kind}-{domain_name}", parameters, addresses))
-    if not state.is_completed():
-        raise GroundworkError(
-            f"the flow run ended as {state.name}: {(state.message or 'see its page').strip()}"
-        )
+    path = Path(parameters["dataset"]).expanduser()
+    if parameters["dataset"] not in load_domain(domain_name).embedded() and path.is_file():
+        slug = re.sub(r"[^a-z0-9._-]+", "-", dataset_name(path.name).lower()).strip("-._") or "dataset"
+        parameters["dataset"] = _upload(path, slug, domain_name, addresses)
+        if parameters.get("name") == "":
+            parameters["name"] = slug
+    journal = ConsoleJournal()
+    finished = run_deployment(f"{kind}-{domain_name}", parameters, addresses, journal.console)
+    for title, rows in finished.tables:
+        journal.table("result", title, rows)
 
 
-def _uploaded(dataset: str, domain: str, addresses: Addresses) -> str:
-    """A local file goes to the service first: a deployment reads no path of the caller's."""
-    path = Path(dataset).expanduser()
-    if not dataset or dataset in load_domain(domain).embedded() or not path.is_file():
-        return dataset
-    name = path.name.partition(".")[0].lower().replace(" ", "-")
-    Client(addresses.api_url, api_key=os.environ.get("GROUNDWORK_API_KEY")).upload(path, name, domain=domain)
+def _upload(path: Path, slug: str, domain: str, addresses: Addresses) -> str:
+    """Give a local file to the service, since a deployment reads no path of the caller's.
+
+    Its content is part of its name there: a file of the same name must not replace somebody's dataset.
+    """
+    name = f"{slug[:50]}-{digest_of_file(path)[:8]}"
+    with Client(addresses.api_url, api_key=os.environ.get("GROUNDWORK_API_KEY")) as client:
+        client.upload(path, name, domain=domain)
     return name
-
-
-async def _run_deployment(name: str, parameters: dict[str, Any], addresses: Addresses) -> Any:
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    console = Console(stderr=True)
-    async with get_client() as client:
-        try:
-            deployment = await client.read_deployment_by_name(f"{name}/{name}")
-        except ObjectNotFound as error:
-            raise GroundworkError(
-                f"no deployment {name} is registered: is the flow runner healthy?"
-            ) from error
-        run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-        console.print(f"flow run {run.name}: {addresses.prefect_url}/runs/flow-run/{run.id}")
-        shown = ""
-        while True:
-            state = (await client.read_flow_run(run.id)).state
-            if state is not None and state.name != shown:
-                shown = str(state.name)
-                console.print(f"{time.strftime('%H:%M:%S')} {shown}")
-            if state is not None and state.is_final():
-                return state
-            await asyncio.sleep(POLL)

@@ -165,11 +165,24 @@ def promote(version: Version, decision: Promotion) -> Version:
     """Record a decision on the version and move the alias it earns."""
     client = MlflowClient()
     client.set_model_version_tag(version.name, str(version.version), "promotion", decision.reason)
+    client.update_model_version(version.name, str(version.version), description=_described(version, decision))
     alias = CHAMPION if decision.promoted else CHALLENGER
     client.set_registered_model_alias(version.name, alias, str(version.version))
     if decision.promoted and CHALLENGER in _aliases(client, version.name):
         client.delete_registered_model_alias(version.name, CHALLENGER)
     return resolve(version.reference)
+
+
+def _described(version: Version, decision: Promotion) -> str:
+    """What the MLflow page of a version says first."""
+    tags = version.tags
+    unit = f" {tags['unit']}" if tags.get("unit") and tags["metric"] == "mae" else ""
+    lines = [f"{tags['metric']} **{tags['value']}{unit}** on held-out rows of {tags['dataset']}"]
+    if "beats_floor" in tags:
+        lines.append(
+            f"best floor: {tags['floor_value']}{unit} ({tags['floor']}); beats_floor={tags['beats_floor']}"
+        )
+    return "  \n".join([*lines, f"{'promoted' if decision.promoted else 'refused'}: {decision.reason}"])
 
 
 def champion(name: str) -> Version | None:

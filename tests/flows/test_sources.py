@@ -130,9 +130,12 @@ def test_wide_characters_count_as_the_bytes_they_take(state: Home) -> None:
         open_source(MOLECULES, wide, state, trusted=False)
 
 
-def test_both_and_none(state: Home) -> None:
-    with pytest.raises(GroundworkError, match="give either dataset or pasted rows, not both"):
-        open_source(MOLECULES, DataSettings(pasted=ROWS, dataset="esol"), state, trusted=False)
+def test_pasted_rows_go_before_the_dataset_that_a_form_has_filled_in(state: Home) -> None:
+    pasted = open_source(MOLECULES, DataSettings(pasted=ROWS, dataset="chemicals"), state, trusted=False)
+    assert pasted.name.startswith("pasted-")
+
+
+def test_no_dataset_names_what_there_is(state: Home) -> None:
     with pytest.raises(
         GroundworkError, match=r"no dataset is given: name a file, an upload or one of .*chemicals"
     ):
