@@ -100,10 +100,14 @@ class Groundwork:
         assert answer.json()["status"] == "ACCEPT", answer.text
 
     def artifacts(self, flow_run: str) -> dict[str, dict[str, Any]]:
-        """Artifacts of a run by their key; the progress by ``progress``, for its key is the run's own."""
+        """Artifacts of a run by what they are: ``progress``, ``result``, ``figure``, ``mlflow-run``.
+
+        The rest of a key is the run's or the model's own.
+        """
         wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
         found = self.prefect.post("artifacts/filter", json=wanted).json()
-        return {"progress" if it["type"] == "progress" else it["key"]: it for it in found}
+        kinds = ("progress", "result", "figure", "predictions", "mlflow-run")
+        return {kind: it for it in found for kind in kinds if it["key"].startswith(kind)}
 
     def said(self, flow_run: str) -> str:
         """The log of a run."""
@@ -125,13 +129,6 @@ class Groundwork:
                 run_id=run.info.run_id, artifact_path=path, tracking_uri=server
             )
         )
-
-    def champion(self, name: str) -> dict[str, Any] | None:
-        """The version of a name that the API answers with by default."""
-        for model in self.api.models():
-            if model["name"] == name:
-                return next((it for it in model["versions"] if "champion" in it["aliases"]), None)
-        return None
 
     # -------------------------------------------------------------------------------------- processes
 
