@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,23 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from domains.contract import Domain, EncodingSpec, GroundworkError, Row, Source, SplitSpec
+from domains.contract import Domain, GroundworkError, Row, Source, SplitSpec
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import result_figure, worst_errors_page
 from flows.home import Home
 from flows.ingest import ingest
+from flows.jobs import Job, TrainingRun, training_run
 from flows.journal import Journal
 from flows.labelled import LabelledData, choose_targets, describe_task, label
 from flows.promotion import decide_task
-from flows.registration import lineage, register_saved
-from flows.runs import RunFolder, run_folder
-from flows.settings import DataSettings, FlowSettings, TaskSettings, foundation_name
-from flows.sources import dataset_name, open_source
-from flows.tracking import TrackedRun, connect, tracked_run
+from flows.registration import lineage, register_version
+from flows.settings import FlowSettings, TaskSettings, foundation_name
 from models.encoder import Encoder, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version, champion, load
-from models.training import Progress, TrainingResult, TrainingSettings, train
+from models.training import TrainingResult, TrainingSettings, train
 from models.tuning import LEARNING_RATES, TaskModel, TuningSettings, merge, prepare
 
 
@@ -37,100 +34,39 @@ def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
 
     Raises GroundworkError for rows, targets or a foundation that cannot be used.
     """
-    connect(home)
-    spec = settings.part(domain.encoding)
-    source = open_source(domain, settings.part(DataSettings), home, trusted=journal.trusted)
-    targets = choose_targets(source, settings.part(TaskSettings))
-    name = str(getattr(settings, "name")) or _default_name(source)  # noqa: B009 - composed at run time
-    with (
-        run_folder(home, "finetune", domain.name, settings, source.digest) as folder,
-        tracked_run(
-            home,
-            domain.name,
-            f"finetune {name}",
-            {"flow": "finetune", "domain": domain.name, "dataset_digest": source.digest},
-            journal,
-            folder.mlflow_run if getattr(settings, "resume", False) else None,
-        ) as run,
-    ):
-        return _run(domain, settings, home, journal, spec, source, targets, name, folder, run)
+    job = Job.prepare("finetune", domain, settings, home, journal)
+    targets = choose_targets(job.source, settings.part(TaskSettings))
+    with training_run(job) as run:
+        data = journal.step("encode", lambda: _labelled(job, targets))
+        run.log_rows(data.store, data.rejects)
+        run.tracked.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
+        encoder, foundation = _encoder(job)
+        run.tracked.log_parameters({"foundation_version": foundation})
+        model, result = journal.step("train", lambda: _train(run, encoder, data))
+        with TemporaryDirectory() as temporary:
+            saved = Path(temporary) / FOLDER
+            predictor = Predictor.save(saved, _contract(run, data, model, foundation), model.cpu())
+            raw = _raw_rows(job.source, data)
+            seed = settings.part(TrainingSettings).seed
+            evaluation = journal.step("evaluate", lambda: evaluate(domain, data, predictor, raw, seed))
+            _log_evaluation(run, data, evaluation, predictor, result)
 
+            def register() -> Version:
+                decision = decide_task(job.name, data.task, evaluation, data.labels[data.split.test], raw)
+                tags = _result_tags(evaluation)
+                return register_version(job.name, saved, predictor, run.tracked, decision, tags)
 
-def _default_name(source: Source) -> str:
-    """The dataset's name without its suffix, as a model's name may be written."""
-    stem = dataset_name(source.name).lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "model"
-
-
-def _run(
-    domain: Domain,
-    settings: FlowSettings,
-    home: Home,
-    journal: Journal,
-    spec: EncodingSpec,
-    source: Source,
-    targets: Sequence[str],
-    name: str,
-    folder: RunFolder,
-    run: TrackedRun,
-) -> Version:
-    resume = folder.mlflow_run == run.run_id
-    folder.remember(run.run_id)
-    run.log_parameters(settings.model_dump(exclude={"pasted", "resume"}))
-    data = journal.step("encode", lambda: _labelled(domain, settings, home, journal, spec, source, targets))
-    run.log_dataset(source.name, source.origin, source.digest, asdict(data.store.counts))
-    run.log_rejects(data.rejects)
-    run.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
-
-    encoder, foundation = _encoder(domain, settings, spec)
-    model, result = journal.step(
-        "train", lambda: _train(encoder, settings, data, folder, run, journal, resume)
-    )
-    run.log_parameters({"foundation_version": foundation})
-    with TemporaryDirectory() as temporary:
-        contract = VersionContract(
-            kind="task",
-            domain=domain.name,
-            encoding=spec.model_dump(mode="json"),
-            encoding_digest=spec.digest,
-            task=data.task,
-            linear_head=model.linear_head,
-            split_id=data.split.id,
-            lineage=lineage(source, data.store, foundation, run, journal),
-        )
-        saved = Path(temporary) / FOLDER
-        predictor = Predictor.save(saved, contract, model.cpu())
-        raw = _raw_rows(source, data)
-        seed = settings.part(TrainingSettings).seed
-        evaluation = journal.step("evaluate", lambda: evaluate(domain, data, predictor, raw, seed))
-        _log_evaluation(domain, data, evaluation, predictor, result, name, run)
-
-        def register() -> Version:
-            decision = decide_task(name, data.task, evaluation, data.labels[data.split.test], raw)
-            return register_saved(name, saved, predictor, run, decision, _result_tags(evaluation))
-
-        version = journal.step("register", register)
-    folder.finish()
-    _show(version, data, evaluation, run, journal)
+            version = journal.step("register", register)
+    _show(run, version, data, evaluation)
     return version
 
 
-def _labelled(
-    domain: Domain,
-    settings: FlowSettings,
-    home: Home,
-    journal: Journal,
-    spec: EncodingSpec,
-    source: Source,
-    targets: Sequence[str],
-) -> LabelledData:
-    store = ingest(domain, source, spec, home, journal, keep=targets)
-    split = SplitSpec(
-        method=str(getattr(settings, "split")),  # noqa: B009
-        seed=settings.part(TrainingSettings).seed,
-    )
+def _labelled(job: Job, targets: Sequence[str]) -> LabelledData:
+    domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
+    store = ingest(domain, source, job.spec, job.home, journal, keep=targets)
+    split = SplitSpec(method=str(settings.model_dump()["split"]), seed=settings.part(TrainingSettings).seed)
     task = describe_task(domain, source, store, settings.part(TaskSettings), targets, split)
-    data = label(domain, source, store, spec, task)
+    data = label(domain, source, store, job.spec, task)
     sides = data.split
     journal.say(
         f"{len(data.records):,} labelled rows: {len(sides.train):,} train, {len(sides.val):,} validation, "
@@ -139,22 +75,23 @@ def _labelled(
     return data
 
 
-def _encoder(domain: Domain, settings: FlowSettings, spec: EncodingSpec) -> tuple[Encoder, str]:
+def _encoder(job: Job) -> tuple[Encoder, str]:
     """The encoder to start from, and its reference."""
+    domain, settings = job.domain, job.settings
     wanted = settings.part(TaskSettings).foundation
     if wanted == "auto":
         holder = champion(foundation_name(domain.name))
         wanted = holder.reference if holder is not None else "none"
     if wanted == "none":
         torch.manual_seed(settings.part(TrainingSettings).seed)
-        return create_encoder(domain.name, str(getattr(settings, "size"))), "none"  # noqa: B009
+        return create_encoder(domain.name, str(settings.model_dump()["size"])), "none"
     version, predictor = load(wanted)
     if predictor.contract.domain != domain.name:
         raise GroundworkError(
             f"{version.reference} knows {predictor.contract.domain}, not {domain.name}: "
             "choose another foundation"
         )
-    if predictor.contract.encoding_digest != spec.digest:
+    if predictor.contract.encoding_digest != job.spec.digest:
         raise GroundworkError(
             f"{version.reference} was pretrained with other encoding settings "
             f"({predictor.contract.encoding}): use the same here, or another foundation"
@@ -188,17 +125,10 @@ class _Labelled(Sequence[Any]):
         return self.samples[index], self.labels[index]
 
 
-def _train(
-    encoder: Encoder,
-    settings: FlowSettings,
-    data: LabelledData,
-    folder: RunFolder,
-    run: TrackedRun,
-    journal: Journal,
-    resume: bool,
-) -> tuple[TaskModel, TrainingResult]:
-    tuning = settings.part(TuningSettings)
-    training = settings.part(TrainingSettings)
+def _train(run: TrainingRun, encoder: Encoder, data: LabelledData) -> tuple[TaskModel, TrainingResult]:
+    journal = run.job.journal
+    tuning = run.job.settings.part(TuningSettings)
+    training = run.job.settings.part(TrainingSettings)
     training = training.model_copy(
         update={"learning_rate": training.learning_rate or LEARNING_RATES[tuning.mode]}
     )
@@ -213,12 +143,6 @@ def _train(
         f"{parameter_count(model):,} parameters learn"
     )
 
-    def report(progress: Progress) -> None:
-        journal.progress(
-            f"step {progress.step:,} of {progress.total_steps:,}", progress.step / progress.total_steps
-        )
-        run.log_progress(progress)
-
     with journal.training_slot():
         result = train(
             model,
@@ -227,9 +151,9 @@ def _train(
             collate=_Collator(encoder),
             lengths=data.store.tokens[data.split.train],
             settings=training,
-            folder=folder.checkpoints,
-            resume=resume,
-            report=report,
+            folder=run.folder.checkpoints,
+            resume=run.resume,
+            report=run.report,
             patience=tuning.patience,
         )
     merge(model)
@@ -243,25 +167,38 @@ def _raw_rows(source: Source, data: LabelledData) -> list[Row]:
     return [by_index[int(index)] for index in wanted]
 
 
+def _contract(run: TrainingRun, data: LabelledData, model: TaskModel, foundation: str) -> VersionContract:
+    job = run.job
+    return VersionContract(
+        kind="task",
+        domain=job.domain.name,
+        encoding=job.spec.model_dump(mode="json"),
+        encoding_digest=job.spec.digest,
+        task=data.task,
+        linear_head=model.linear_head,
+        split_id=data.split.id,
+        lineage=lineage(run, data.store, foundation),
+    )
+
+
 def _log_evaluation(
-    domain: Domain,
+    run: TrainingRun,
     data: LabelledData,
     evaluation: Evaluation,
     predictor: Predictor,
     result: TrainingResult,
-    name: str,
-    run: TrackedRun,
 ) -> None:
+    tracked, name = run.tracked, run.job.name
     figures = {f"test_{key}": value for key, value in evaluation.metrics.items()}
     for floor in evaluation.floors:
         label = "".join(letter if letter.isalnum() else "_" for letter in floor.name)
         figures.update({f"floor_{label}_{key}": value for key, value in floor.metrics.items()})
     costs = {key: value for key, value in asdict(result).items() if not isinstance(value, str)}
     figures.update({f"training_{key}": float(value) for key, value in costs.items()})
-    run.log_metrics(figures, result.steps)
-    run.log_table("test_predictions.parquet", prediction_table(data, evaluation, predictor))
-    run.log_figure("result.png", result_figure(data, evaluation, f"{name}: test rows"))
-    run.log_text("worst_errors.html", worst_errors_page(domain, data, evaluation, name))
+    tracked.log_metrics(figures, result.steps)
+    tracked.log_table("test_predictions.parquet", prediction_table(data, evaluation, predictor))
+    tracked.log_figure("result.png", result_figure(data, evaluation, f"{name}: test rows"))
+    tracked.log_text("worst_errors.html", worst_errors_page(run.job.domain, data, evaluation, name))
 
 
 def _result_tags(evaluation: Evaluation) -> dict[str, str]:
@@ -275,9 +212,8 @@ def _result_tags(evaluation: Evaluation) -> dict[str, str]:
     }
 
 
-def _show(
-    version: Version, data: LabelledData, evaluation: Evaluation, run: TrackedRun, journal: Journal
-) -> None:
+def _show(run: TrainingRun, version: Version, data: LabelledData, evaluation: Evaluation) -> None:
+    journal = run.job.journal
     unit = data.task.targets[0].unit
     title = (
         f"{version.reference} ({', '.join(version.aliases) or 'no alias'}), "
@@ -286,6 +222,6 @@ def _show(
     )
     journal.table(f"result-{version.name}", title, evaluation.rows(version.reference, unit))
     journal.figure(
-        f"figure-{version.name}", f"{version.reference}: test rows", run.artifact_url("result.png")
+        f"figure-{version.name}", f"{version.reference}: test rows", run.tracked.artifact_url("result.png")
     )
     journal.say(f"{version.reference}: {version.tags.get('promotion', '')}")

@@ -10,23 +10,21 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from domains.contract import Domain, EncodingSpec, GroundworkError, Sample, SplitSpec
+from domains.contract import Domain, GroundworkError, Sample, SplitSpec
 from domains.splits import Split, split
 from domains.store import Store
 from flows.home import Home
 from flows.ingest import ingest
+from flows.jobs import Job, TrainingRun, training_run
 from flows.journal import Journal
 from flows.promotion import decide_foundation
 from flows.registration import lineage, register_version
-from flows.runs import run_folder
-from flows.settings import DataSettings, FlowSettings, LimitSettings
-from flows.sources import open_source
-from flows.tracking import tracked_run
+from flows.settings import FlowSettings, LimitSettings
 from models.encoder import Batch, create_encoder, parameter_count
-from models.predictor import VersionContract
+from models.predictor import Predictor, VersionContract
 from models.pretraining import PretrainingModel, PretrainingSettings
 from models.registry import FOLDER, Version
-from models.training import Progress, TrainingResult, TrainingSettings, train
+from models.training import TrainingResult, TrainingSettings, train
 
 LEARNING_RATE = 1e-3
 HELD_OUT = 0.02
@@ -36,83 +34,33 @@ FEWEST_RECORDS = 64
 
 def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Version:
     """Encode, train, register; returns the new version. Raises GroundworkError for unusable input."""
-    spec = settings.part(domain.encoding)
-    source = open_source(domain, settings.part(DataSettings), home, trusted=journal.trusted)
+    job = Job.prepare("pretrain", domain, settings, home, journal)
     training = settings.part(TrainingSettings)
     training = training.model_copy(update={"learning_rate": training.learning_rate or LEARNING_RATE})
-    name = str(getattr(settings, "name"))  # noqa: B009 - the class is composed at run time
-    with (
-        run_folder(home, "pretrain", domain.name, settings, source.digest) as folder,
-        tracked_run(
-            home,
-            domain.name,
-            f"pretrain {name}",
-            {"flow": "pretrain", "domain": domain.name, "dataset_digest": source.digest},
-            journal,
-            folder.mlflow_run if getattr(settings, "resume", False) else None,
-        ) as run,
-    ):
-        resume = folder.mlflow_run == run.run_id
-        folder.remember(run.run_id)
-        run.log_parameters(settings.model_dump(exclude={"pasted", "resume"}))
-        store = journal.step("encode", lambda: ingest(domain, source, spec, home, journal, describe=True))
-        run.log_dataset(source.name, source.origin, source.digest, asdict(store.counts))
-        run.log_rejects(list(store.rejects()))
+    with training_run(job) as run:
+        store = journal.step(
+            "encode", lambda: ingest(domain, job.source, job.spec, home, journal, describe=True)
+        )
+        run.log_rows(store, list(store.rejects()))
         drawn, sides = _draw(store, settings.part(LimitSettings), training.seed)
-
-        model = _model(domain, spec, settings, drawn, sides)
+        model = _model(job, drawn, sides)
         journal.say(
             f"training {parameter_count(model.encoder):,} parameters on {len(sides.train):,} "
             f"{domain.noun}s, {training.epochs} epochs"
         )
-
-        def report(progress: Progress) -> None:
-            journal.progress(
-                f"step {progress.step:,} of {progress.total_steps:,}", progress.step / progress.total_steps
-            )
-            run.log_progress(progress)
-
-        def learn() -> TrainingResult:
-            with journal.training_slot():
-                return train(
-                    model,
-                    drawn.subset(sides.train),
-                    drawn.subset(sides.val),
-                    collate=_Collator(model),
-                    lengths=drawn.tokens[sides.train],
-                    settings=training,
-                    folder=folder.checkpoints,
-                    resume=resume,
-                    report=report,
-                )
-
-        result = journal.step("train", learn)
+        result = journal.step("train", lambda: _train(run, model, drawn, sides, training))
         loss = _heldout_loss(model, drawn.subset(sides.val), training.batch_size, training.seed)
-        run.log_metrics({"heldout_loss": loss, **_costs(asdict(result))}, result.steps)
+        run.tracked.log_metrics({"heldout_loss": loss, **_costs(asdict(result))}, result.steps)
 
         def register() -> Version:
-            contract = VersionContract(
-                kind="foundation",
-                domain=domain.name,
-                encoding=spec.model_dump(mode="json"),
-                encoding_digest=spec.digest,
-                split_id=sides.id,
-                lineage=lineage(source, store, "none", run, journal),
-            )
-            decision = decide_foundation(name, domain.name, sides.id, loss)
+            decision = decide_foundation(job.name, domain.name, sides.id, loss)
+            tags = {"metric": "heldout_loss", "value": f"{loss:.6g}"}
             with TemporaryDirectory() as temporary:
-                return register_version(
-                    name,
-                    Path(temporary) / FOLDER,
-                    contract,
-                    model.encoder.cpu(),
-                    run,
-                    decision,
-                    {"metric": "heldout_loss", "value": f"{loss:.6g}"},
-                )
+                saved = Path(temporary) / FOLDER
+                predictor = Predictor.save(saved, _contract(run, store, sides), model.encoder.cpu())
+                return register_version(job.name, saved, predictor, run.tracked, decision, tags)
 
         version = journal.step("register", register)
-        folder.finish()
     journal.table(
         f"result-{version.name}",
         f"{version.reference}: foundation of {domain.name}",
@@ -130,6 +78,35 @@ def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
         ],
     )
     return version
+
+
+def _train(
+    run: TrainingRun, model: PretrainingModel, store: Store, sides: Split, training: TrainingSettings
+) -> TrainingResult:
+    with run.job.journal.training_slot():
+        return train(
+            model,
+            store.subset(sides.train),
+            store.subset(sides.val),
+            collate=_Collator(model),
+            lengths=store.tokens[sides.train],
+            settings=training,
+            folder=run.folder.checkpoints,
+            resume=run.resume,
+            report=run.report,
+        )
+
+
+def _contract(run: TrainingRun, store: Store, sides: Split) -> VersionContract:
+    job = run.job
+    return VersionContract(
+        kind="foundation",
+        domain=job.domain.name,
+        encoding=job.spec.model_dump(mode="json"),
+        encoding_digest=job.spec.digest,
+        split_id=sides.id,
+        lineage=lineage(run, store, "none"),
+    )
 
 
 class _Collator:
@@ -155,14 +132,12 @@ def _draw(store: Store, limit: LimitSettings, seed: int) -> tuple[Store, Split]:
     return store, split(np.arange(len(store)), spec, store.identities)
 
 
-def _model(
-    domain: Domain, spec: EncodingSpec, settings: FlowSettings, store: Store, sides: Split
-) -> PretrainingModel:
+def _model(job: Job, store: Store, sides: Split) -> PretrainingModel:
+    settings = job.settings
     torch.manual_seed(settings.part(TrainingSettings).seed)
-    encoder = create_encoder(domain.name, str(getattr(settings, "size")))  # noqa: B009
-    model = PretrainingModel(
-        encoder, domain.pretraining_targets(spec), settings.part(PretrainingSettings).mask_ratio
-    )
+    encoder = create_encoder(job.domain.name, str(settings.model_dump()["size"]))
+    targets = job.domain.pretraining_targets(job.spec)
+    model = PretrainingModel(encoder, targets, settings.part(PretrainingSettings).mask_ratio)
     model.fit_scaling(store.subset(sides.train[:20_000]))
     return model
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from domains.contract import Source
 from domains.store import Store
-from flows.journal import Journal
+from flows.jobs import TrainingRun
 from flows.tracking import TrackedRun, code_version
-from models.encoder import Encoder
-from models.predictor import Lineage, Predictor, VersionContract
+from models.predictor import Lineage, Predictor
 from models.registry import Promotion, Version, describe_targets, promote, register
-from models.tuning import TaskModel
 
 
-def lineage(source: Source, store: Store, foundation: str, run: TrackedRun, journal: Journal) -> Lineage:
+def lineage(run: TrainingRun, store: Store, foundation: str) -> Lineage:
     """Where a version being made comes from."""
+    source = run.job.source
     return Lineage(
         dataset=source.name,
         dataset_origin=source.origin,
@@ -25,26 +23,12 @@ def lineage(source: Source, store: Store, foundation: str, run: TrackedRun, jour
         rejects=store.counts.rejects,
         foundation=foundation,
         code=code_version(),
-        mlflow_run=run.run_id,
-        flow_run=journal.flow_run_id,
+        mlflow_run=run.tracked.run_id,
+        flow_run=run.job.journal.flow_run_id,
     )
 
 
 def register_version(
-    name: str,
-    folder: Path,
-    contract: VersionContract,
-    model: Encoder | TaskModel,
-    run: TrackedRun,
-    decision: Promotion,
-    tags: Mapping[str, str],
-) -> Version:
-    """Save, register and promote or refuse a version that was not saved before."""
-    predictor = Predictor.save(folder, contract, model)
-    return register_saved(name, folder, predictor, run, decision, tags)
-
-
-def register_saved(
     name: str,
     folder: Path,
     predictor: Predictor,
