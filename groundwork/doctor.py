@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import sqlite3
@@ -18,10 +17,10 @@ from rich.console import Console
 
 from flows.home import NEEDED_SPACE, Home
 from groundwork.processes import family, port_holder
+from groundwork.rooms import HERE, ROOMS, found_at
 from groundwork.running import LaunchRecord
 from groundwork.services import Ports, default_services
 
-ROOMS = ("domains", "models", "flows", "groundwork", "configs")
 ROOMY = 5 * 2**30  # bytes; a pretraining run with its checkpoints and stores fits
 
 
@@ -110,23 +109,22 @@ def package_versions(
 
 def shadowing(working_folder: Path, find: Callable[[str], Path | None] | None = None) -> Iterator[Finding]:
     """Folders and files named as one of ours that Python takes instead of ours, or would take."""
-    find = find or _found_at
-    here = Path(__file__).resolve().parents[1]
+    find = find or found_at
     strays = []
     for name in ROOMS:
         found = find(name)
-        if found is not None and found != here / name:
+        if found is not None and found != HERE / name:
             strays.append(found)
             yield Finding(
                 "imports",
-                f"`import {name}` takes {found} instead of {here / name}",
+                f"`import {name}` takes {found} instead of {HERE / name}",
                 f"Rename {found}, or take its folder out of PYTHONPATH.",
             )
     for name in ROOMS:
         folder, module = working_folder.resolve() / name, working_folder.resolve() / f"{name}.py"
         # A folder without __init__.py is looked at last, after ours: it hides nothing.
         stray = module if module.is_file() else folder if (folder / "__init__.py").is_file() else None
-        if stray is not None and stray != here / name and stray not in strays:
+        if stray is not None and stray != HERE / name and stray not in strays:
             strays.append(stray)
             yield Finding(
                 "imports",
@@ -134,16 +132,7 @@ def shadowing(working_folder: Path, find: Callable[[str], Path | None] | None = 
                 "Rename it, or work in another folder. The `groundwork` command itself is not affected.",
             )
     if not strays:
-        yield Finding("imports", f"nothing hides the packages in {here}")
-
-
-def _found_at(name: str) -> Path | None:
-    """The folder or file that ``import name`` would take; None for none, or a folder without code."""
-    specification = importlib.util.find_spec(name)
-    if specification is None or specification.origin is None:
-        return None
-    origin = Path(specification.origin).resolve()
-    return origin.parent if origin.name == "__init__.py" else origin
+        yield Finding("imports", f"nothing hides the packages in {HERE}")
 
 
 # ---------------------------------------------------------------------------------------- state folder

@@ -122,3 +122,20 @@ def test_a_package_that_is_imported_in_place_of_ours_is_found(tmp_path: Path) ->
     assert told.stdout.count("→") == 1
     assert f"`import models` takes {tmp_path / 'models'}" in told.stdout
     assert f"Rename {tmp_path / 'models'}" in told.stdout
+
+
+def test_a_stray_folder_that_hides_ours_is_named_by_the_command(tmp_path: Path) -> None:
+    for room in ("flows", "domains"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "groundwork", "doctor"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "hides Groundwork's own: rename it" in line
+    assert str(tmp_path) in line
