@@ -176,13 +176,16 @@ def promote(version: Version, decision: Promotion) -> Version:
 def _described(version: Version, decision: Promotion) -> str:
     """What the MLflow page of a version says first."""
     tags = version.tags
-    unit = f" {tags['unit']}" if tags.get("unit") and tags["metric"] == "mae" else ""
-    lines = [f"{tags['metric']} **{tags['value']}{unit}** on held-out rows of {tags['dataset']}"]
-    if "beats_floor" in tags:
-        lines.append(
-            f"best floor: {tags['floor_value']}{unit} ({tags['floor']}); beats_floor={tags['beats_floor']}"
+    unit = f" {tags['unit']}" if tags.get("unit") and tags.get("metric") == "mae" else ""
+    lines = [f"{'promoted' if decision.promoted else 'refused'}: {decision.reason}"]
+    if "metric" in tags:
+        lines.insert(
+            0, f"{tags['metric']} **{tags['value']}{unit}** on held-out rows of {tags.get('dataset', '')}"
         )
-    return "  \n".join([*lines, f"{'promoted' if decision.promoted else 'refused'}: {decision.reason}"])
+    if "beats_floor" in tags and "floor" in tags:
+        floor = f"{tags['floor_value']}{unit} ({tags['floor']})"
+        lines.insert(1, f"best floor: {floor}; beats_floor={tags['beats_floor']}")
+    return "  \n".join(lines)
 
 
 def champion(name: str) -> Version | None:
