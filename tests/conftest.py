@@ -27,18 +27,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares costly fixtures: a file, and all that the running services are needed for.
-
-    The longest group goes first, so that the others fill the time beside it.
-    """
-    services = Path(__file__).parent / "end_to_end"
-    for item in items:
-        together = "services" if services in item.path.parents else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(together))
-    items.sort(key=lambda item: services not in item.path.parents)
-
-
 @pytest.fixture(scope="session")
 def molecules() -> list[str]:
     """SMILES of 140 real compounds, drawn evenly from the embedded corpus."""
