@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from domains.contract import GroundworkError, SplitSpec, digest_of
 
 SIDES = ("train", "val", "test")
+UNDEALT = -1
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,20 @@ class Split:
     test: np.ndarray
     id: str
     """Equal ids mean equal records held out, whatever their order in the file."""
+    groups: np.ndarray
+    """Group of each record, int64 [n]: records of one group are not independent of one another."""
+
+    @property
+    def sides(self) -> np.ndarray:
+        """Name of the side of each record, str [n]."""
+        sides = np.empty(len(self.groups), dtype="<U5")
+        for name in SIDES:
+            sides[getattr(self, name)] = name
+        return sides
+
+
+class CannotExtend(GroundworkError):
+    """A split cannot be carried over to other rows."""
 
 
 def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Split:
@@ -38,29 +53,68 @@ def split(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str]) -> Spl
         raise ValueError(f"{len(groups)} groups for {len(identities)} identities")
     if min(spec.fractions) < 0 or not math.isclose(sum(spec.fractions), 1.0, abs_tol=1e-6):
         raise GroundworkError(f"split fractions {spec.fractions} must be positive and sum to 1")
+    return _deal(groups, spec, identities, {})
+
+
+def extend(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str], known: Mapping[str, str]) -> Split:
+    """Carry a split over to rows that came later: what was held out stays held out.
+
+    ``known`` gives the side of each identity of the earlier split. An identity keeps its side; a new one
+    of a group that has a side joins it there; new groups are dealt as ``split`` deals them, into what
+    room the fractions leave. Raises CannotExtend where one group holds identities of two sides, and
+    GroundworkError where a side that has a fraction would be empty.
+    """
+    return _deal(groups, spec, identities, known)
+
+
+def _deal(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str], known: Mapping[str, str]) -> Split:
     number = len(groups)
     if number == 0:
         raise GroundworkError("no usable row to split")
     names, first, sizes = np.unique(np.asarray(groups), return_index=True, return_counts=True)
+    group_of_row = np.searchsorted(names, groups)
+    side_of_group = _known_sides(group_of_row, len(names), spec, identities, known)
+    taken = np.array([sizes[side_of_group == side].sum() for side in range(len(SIDES))])
+    fresh = np.flatnonzero(side_of_group == UNDEALT)
     is_ordered = spec.method == "scaffold"
     if is_ordered:
-        order = np.lexsort((-first, -sizes))
+        order = fresh[np.lexsort((-first[fresh], -sizes[fresh]))]
     else:
-        order = np.argsort(first)  # the same whatever the numbers of the groups
+        order = fresh[np.argsort(first[fresh])]  # the same whatever the numbers of the groups
         np.random.default_rng(spec.seed).shuffle(order)
-    side_of_group = np.empty(len(names), np.int64)
-    side_of_group[order] = _fill(sizes[order], [fraction * number for fraction in spec.fractions])
-    side = side_of_group[np.searchsorted(names, groups)]
+    rooms = [fraction * number for fraction in spec.fractions]
+    side_of_group[order] = _fill(sizes[order], rooms, taken.tolist())
+    side = side_of_group[group_of_row]
     _refuse_empty(side, spec, len(names))
     held = sorted({(identity, SIDES[where]) for identity, where in zip(identities, side, strict=True)})
     seed = None if is_ordered else spec.seed
-    split_id = digest_of([spec.method, seed, spec.fractions, held])
-    return Split(np.flatnonzero(side == 0), np.flatnonzero(side == 1), np.flatnonzero(side == 2), split_id)
+    return Split(
+        *(np.flatnonzero(side == where) for where in range(len(SIDES))),
+        id=digest_of([spec.method, seed, spec.fractions, held]),
+        groups=np.asarray(groups),
+    )
 
 
-def _fill(sizes: np.ndarray, rooms: list[float]) -> list[int]:
+def _known_sides(
+    group_of_row: np.ndarray, count: int, spec: SplitSpec, identities: Sequence[str], known: Mapping[str, str]
+) -> np.ndarray:
+    """Side of each group that has one already, UNDEALT for the others; int64 [count]."""
+    sides = np.full(count, UNDEALT)
+    for group, identity in zip(group_of_row.tolist(), identities, strict=True):
+        if identity not in known:
+            continue
+        side = SIDES.index(known[identity])
+        if sides[group] not in (UNDEALT, side):
+            raise CannotExtend(
+                f"a {spec.method} group now holds rows of {SIDES[sides[group]]} and of {SIDES[side]}"
+            )
+        sides[group] = side
+    return sides
+
+
+def _fill(sizes: np.ndarray, rooms: list[float], taken: list[int]) -> list[int]:
     *sides, last = [side for side, room in enumerate(rooms) if room > 0]
-    left = [room + 1e-9 for room in rooms]  # or 0.8 × 10 would be less than 8
+    left = [room - full + 1e-9 for room, full in zip(rooms, taken, strict=True)]  # or 0.8 × 10 < 8
     chosen = []
     for size in sizes.tolist():
         side = next((side for side in sides if size <= left[side]), last)

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from domains.contract import GroundworkError, SplitSpec
-from domains.splits import Split, split
+from domains.splits import SIDES, CannotExtend, Split, extend, split
 
 group_lists = st.lists(st.integers(0, 30), min_size=10, max_size=200)
 methods = st.sampled_from(["scaffold", "random", "cluster"])
@@ -112,3 +112,71 @@ def test_impossible_fractions_are_refused(fractions: tuple[float, float, float])
             SplitSpec(method="random", seed=0, fractions=fractions),
             [str(n) for n in range(50)],
         )
+
+
+# ------------------------------------------------------------------------------------------ extension
+
+
+def named(numbers: list[int]) -> tuple[np.ndarray, list[str]]:
+    """Records by number: an identity each, and three of them to a group."""
+    return np.array(numbers) // 3, [f"m{number}" for number in numbers]
+
+
+def sides_of(found: Split, identities: list[str]) -> dict[str, str]:
+    return dict(zip(identities, found.sides.tolist(), strict=True))
+
+
+numbers_of_records = st.lists(st.integers(0, 150), min_size=30, max_size=200)
+
+
+@given(numbers_of_records, st.lists(st.integers(0, 400), max_size=200), st.data(), methods)
+def test_an_extended_split_keeps_every_identity_and_every_group_together(
+    before: list[int], added: list[int], data: st.DataObject, method: str
+) -> None:
+    spec = SplitSpec(method=method, seed=1)
+    groups, identities = named(before)
+    try:
+        known = sides_of(split(groups, spec, identities), identities)
+        dropped = data.draw(st.sets(st.sampled_from(before), max_size=5))
+        groups, identities = named([number for number in before if number not in dropped] + added)
+        found = extend(groups, spec, identities, known)
+    except GroundworkError:
+        assume(False)
+        raise
+    sides = found.sides.tolist()
+    assert sorted(np.concatenate([found.train, found.val, found.test])) == list(range(len(identities)))
+    for identity, side in zip(identities, sides, strict=True):
+        assert known.get(identity, side) == side
+    assert len(set(zip(groups.tolist(), sides, strict=True))) == len(set(groups.tolist()))
+
+
+@given(st.integers(40, 200), st.integers(0, 400), st.integers(0, 9), methods)
+def test_an_extended_split_comes_as_near_to_the_fractions(
+    size: int, more: int, seed: int, method: str
+) -> None:
+    spec = SplitSpec(method=method, seed=seed)
+    identities = [f"m{number}" for number in range(size + more)]
+    known = sides_of(split(np.arange(size), spec, identities[:size]), identities[:size])
+    found = extend(np.arange(size + more), spec, identities, known)
+    for side, fraction in zip(SIDES, spec.fractions, strict=True):
+        assert abs(len(getattr(found, side)) - fraction * (size + more)) <= 2
+
+
+@given(numbers_of_records, methods)
+def test_nothing_new_leaves_a_split_as_it_is(before: list[int], method: str) -> None:
+    spec = SplitSpec(method=method, seed=1)
+    groups, identities = named(before)
+    try:
+        first = split(groups, spec, identities)
+    except GroundworkError:
+        assume(False)
+        raise
+    assert extend(groups, spec, identities, sides_of(first, identities)).id == first.id
+    assert extend(groups, spec, identities, {}).id == first.id
+
+
+def test_a_group_that_joins_two_sides_cannot_be_carried_over() -> None:
+    groups = np.array([0, 0, *range(1, 40)])
+    known = {"m0": "train", "m1": "test"}
+    with pytest.raises(CannotExtend, match="a random group now holds rows of train and of test"):
+        extend(groups, SplitSpec(method="random", seed=0), [f"m{n}" for n in range(41)], known)
