@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -101,6 +102,26 @@ def doctor(
     from groundwork.services import Ports
 
     raise typer.Exit(examine(Home.current(), Ports(prefect_port, mlflow_port, api_port)))
+
+
+@app.command()
+def backup(
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to; by default a file named with the date, here")
+    ] = None,
+) -> None:
+    """Save the state folder in one file, while the services run or not."""
+    from groundwork.backup import backup as save
+
+    save(Home.current(), file)
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="A file that `groundwork backup` wrote")]) -> None:
+    """Make a new state folder (GROUNDWORK_HOME) from a backup."""
+    from groundwork.restore import restore as bring_back
+
+    bring_back(Home.current(), file)
 
 
 @app.command()

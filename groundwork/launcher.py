@@ -8,6 +8,7 @@ from rich.console import Console
 
 from domains.contract import GroundworkError
 from flows.home import Home
+from groundwork.database_upgrade import bring_up_to_date
 from groundwork.processes import end, port_holder
 from groundwork.running import LaunchRecord
 from groundwork.services import Addresses, Ports, Service, default_services
@@ -26,7 +27,8 @@ def up(
     """Start the services on the state folder ``home`` and stay until asked to stop (Ctrl-C, SIGTERM).
 
     Returns 0 after a requested stop. Raises GroundworkError when the folder cannot be used or is in use by
-    another ``groundwork up``, when a port is taken, or when a service does not start; whatever was started
+    another ``groundwork up``, when a port is taken, when a database is of a newer version or cannot be
+    upgraded, or when a service does not start; whatever was started
     has ended by then. Call it from the main thread: it handles signals.
     """
     ports = ports or Ports()
@@ -36,6 +38,7 @@ def up(
     with exclusive(home):
         _end_leftovers(home, console)
         check_ports(services)
+        bring_up_to_date(home, console)
         return Supervisor(home, Addresses.on(ports), services, console).run()
 
 
