@@ -26,11 +26,13 @@ from prefect.states import Cancelled, State
 
 from domains.contract import GroundworkError, domain_names, load_domain
 from flows.finetune import finetune
+from flows.heartbeats import watch
 from flows.home import Home
 from flows.journal import TRAINING_SLOT, PrefectJournal
 from flows.predict import predict
 from flows.pretrain import pretrain
 from flows.settings import KINDS, Kind, settings_class, signature
+from flows.zombies import Zombies, claim
 from models.training import Interrupted
 
 RUNS_AT_ONCE = 4
@@ -52,6 +54,7 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
     def body(**parameters: Any) -> dict[str, Any] | State[Any]:
         settings = model(**parameters)
         journal, home, domain = PrefectJournal(), Home.current(), load_domain(domain_name)
+        claim(home, journal.flow_run_id)
         try:
             if kind == "predict":
                 written = predict(settings, home, journal)
@@ -105,8 +108,10 @@ class _Runner(Runner):
 
 async def serve() -> None:
     """Register every deployment, say so in the state folder, and run what is scheduled."""
+    home = Home.current()
     await _ensure_training_slot()
     runner = _Runner(name="groundwork", limit=RUNS_AT_ONCE, query_seconds=POLL, pause_on_shutdown=False)
+    served: dict[str, UUID] = {}
     for domain_name in domain_names():
         for kind in KINDS:
             deployment = await build_flow(kind, domain_name).ato_deployment(
@@ -115,8 +120,9 @@ async def serve() -> None:
                 tags=[domain_name, kind],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
-            await runner.aadd_deployment(deployment)
-    home = Home.current()
+            served[deployment.name] = await runner.aadd_deployment(deployment)
+    await watch(list(served))
+    Zombies(home, served).start()
     (home.root / "runner.json").write_text(json.dumps({"pid": os.getpid()}))
     await runner.start()
 

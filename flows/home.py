@@ -39,6 +39,14 @@ THREADS = {"GOMP_SPINCOUNT": "1000"}
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
+LIVENESS = {
+    # A flow run says that it lives as often as Prefect lets it: see flows/heartbeats.py.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # By default a server that is restarted forgets who holds a training slot, which then stays taken.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
+
+
 @dataclass(frozen=True)
 class Home:
     """Paths under ``GROUNDWORK_HOME`` (default ``var/`` in the working folder)."""
@@ -74,6 +82,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def locks(self) -> Path:
+        """One file per flow run under way, locked by its process for as long as that lives."""
+        return self.root / "locks"
+
+    @property
     def outputs(self) -> Path:
         """Prediction files written by flows that were given no output path."""
         return self.root / "outputs"
@@ -105,6 +118,7 @@ class Home:
             self.inbox,
             self.stores,
             self.runs,
+            self.locks,
             self.outputs,
             self.logs,
             self.prefect,
@@ -150,6 +164,7 @@ class Home:
             **PRIVACY,
             **THREADS,
             **SAFE_PATH,
+            **LIVENESS,
             "GROUNDWORK_HOME": str(self.root),
             "PREFECT_HOME": str(self.prefect),
         }

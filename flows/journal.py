@@ -24,6 +24,10 @@ WIDTH_OF_LOGS = 160
 TRAINING_SLOT = "groundwork-training"
 """Global concurrency limit that every training run takes one slot of."""
 
+SLOT_LEASE = 120.0
+"""Seconds after which the slot of a dead run is free again. Renewed every 90, so that a server which is
+being restarted at that moment has half a minute to come back."""
+
 Result = TypeVar("Result")
 
 
@@ -152,7 +156,13 @@ class PrefectJournal:
         self.say("waiting for the training slot")
         # A limit that is missing would be passed silently unless strict; a lease that the server
         # cannot renew for a while must not kill hours of training.
-        with concurrency(TRAINING_SLOT, occupy=1, strict=True, raise_on_lease_renewal_failure=False):
+        with concurrency(
+            TRAINING_SLOT,
+            occupy=1,
+            lease_duration=SLOT_LEASE,
+            strict=True,
+            raise_on_lease_renewal_failure=False,
+        ):
             yield
 
     def progress(self, description: str, fraction: float) -> None:

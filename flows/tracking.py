@@ -29,6 +29,10 @@ from models.training import Interrupted, Progress
 MOST_REJECTS_KEPT = 100_000
 """Rows of a run's table of rejects; the counts are always of all."""
 
+FLOW_RUN_TAG = "prefect.flow_run_id"
+FLOW_RUN_URL_TAG = "prefect.flow_run_url"
+FAILURE_TAG = "failure"
+
 
 @dataclass(frozen=True)
 class TrackedRun:
@@ -90,6 +94,14 @@ class TrackedRun:
         )
         self.log_parameters({f"dataset_{key}": value for key, value in counts.items()})
 
+    def log_remarks(self, remarks: Sequence[str], *, simulated: bool) -> None:
+        """Keep what is to be known of the rows, and whether they are simulated."""
+        tags = [RunTag("simulated", "true")] if simulated else []
+        if remarks:
+            tags.append(RunTag("remarks", " ".join(remarks)[:5000]))
+        if tags:
+            MlflowClient().log_batch(self.run_id, tags=tags)
+
     def log_table(self, path: str, table: pd.DataFrame) -> None:
         """Keep a table as an artifact, Parquet or CSV by its suffix."""
         with TemporaryDirectory() as folder:
@@ -137,20 +149,13 @@ def tracked_run(
     """
     connect(home)
     client = MlflowClient()
+    links = _links(journal)
     if resume is None:
-        run = client.create_run(_experiment(home, experiment), run_name=name, tags={**tags, **_code_tags()})
-        run_id = run.info.run_id
+        everything = {**tags, **_code_tags(), **links}
+        run_id = client.create_run(_experiment(home, experiment), run_name=name, tags=everything).info.run_id
     else:
-        run_id = _reopen(client, resume)
+        run_id = _reopen(client, resume, links)
     opened = TrackedRun(run_id, client.get_run(run_id).info.experiment_id)
-    if journal.flow_run_id:
-        note = f"Prefect flow run: [{journal.flow_run_url}]({journal.flow_run_url})"
-        links = [
-            RunTag("prefect.flow_run_id", journal.flow_run_id),
-            RunTag("prefect.flow_run_url", journal.flow_run_url),
-            RunTag("mlflow.note.content", note),
-        ]
-        client.log_batch(run_id, tags=links)
     journal.link("mlflow-run", "MLflow run", opened.url)
     try:
         yield opened
@@ -158,14 +163,31 @@ def tracked_run(
         client.set_terminated(run_id, "KILLED")
         raise
     except BaseException as error:
-        client.set_tag(run_id, "failure", str(error)[:500])
+        client.set_tag(run_id, FAILURE_TAG, str(error)[:500])
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
 
 
-def _reopen(client: MlflowClient, run_id: str) -> str:
+def _links(journal: Journal) -> dict[str, str]:
+    """Tags that lead to the flow run; none where work is done in a terminal."""
+    if not journal.flow_run_id:
+        return {}
+    return {
+        FLOW_RUN_TAG: journal.flow_run_id,
+        FLOW_RUN_URL_TAG: journal.flow_run_url,
+        "mlflow.note.content": f"Prefect flow run: [{journal.flow_run_url}]({journal.flow_run_url})",
+    }
+
+
+def _reopen(client: MlflowClient, run_id: str, links: Mapping[str, str]) -> str:
     try:
+        known = client.get_run(run_id).data.tags
+        # Whose it is now comes before that it runs: else it could be ended for its former flow run's death.
+        for tag in (FLOW_RUN_TAG, FLOW_RUN_URL_TAG, FAILURE_TAG):
+            if tag in known and tag not in links:
+                client.delete_tag(run_id, tag)
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in links.items()])
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
         raise GroundworkError(

@@ -16,18 +16,20 @@ from prefect.exceptions import ObjectNotFound
 
 from domains.contract import domain_names
 from flows.deployments import build_flow
+from flows.heartbeats import watch
 from flows.settings import KINDS
 
 NAME = "kubernetes"
 
 
 async def deploy(pool: str) -> None:
-    """Register the flows of every domain on ``pool``."""
+    """Register the flows of every domain on ``pool``, and have their silent runs ended."""
     async with get_client() as client:
         try:
             await client.read_work_pool(pool)
         except ObjectNotFound:
             sys.exit(f"error: there is no work pool {pool!r}: make it first, as docker/README.md shows")
+    names = []
     for domain_name in domain_names():
         for kind in KINDS:
             deployment = await build_flow(kind, domain_name).ato_deployment(
@@ -37,7 +39,9 @@ async def deploy(pool: str) -> None:
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
             await deployment.aapply()
-            print(f"{kind}-{domain_name}/{NAME} runs on {pool}")
+            names.append(f"{kind}-{domain_name}")
+            print(f"{names[-1]}/{NAME} runs on {pool}")
+    await watch(names)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.home import PRIVACY, THREADS
+from flows.home import LIVENESS, PRIVACY, THREADS
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
@@ -84,7 +84,7 @@ def test_services_are_limited_and_wait_for_health(name: str) -> None:
 
 def test_the_image_sets_what_the_launcher_sets_for_its_children() -> None:
     dockerfile = (DOCKER / "Dockerfile").read_text()
-    for variable, value in {**PRIVACY, **THREADS}.items():
+    for variable, value in {**PRIVACY, **THREADS, **LIVENESS}.items():
         assert re.search(rf"\b{variable}={re.escape(value)}(\s|$)", dockerfile), variable
     assert re.search(r"^USER groundwork$", dockerfile, re.MULTILINE)
 
