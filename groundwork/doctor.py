@@ -15,7 +15,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
+from domains.contract import GroundworkError
 from flows.home import NEEDED_SPACE, Home
+from groundwork.databases import Database, databases, too_new
 from groundwork.processes import family, port_holder
 from groundwork.rooms import HERE, ROOMS, found_at
 from groundwork.running import LaunchRecord
@@ -156,8 +158,28 @@ def _state_folder(home: Home) -> Iterator[Finding]:
 
 
 def _databases(home: Home) -> Iterator[Finding]:
-    for title, file in (("Prefect", home.prefect / "prefect.db"), ("MLflow", home.mlflow / "mlflow.db")):
-        yield database(title, file)
+    for known in databases(home):
+        found = database(known.title, known.file)
+        yield found
+        if not found.remedy:
+            yield from schema(home, known)
+
+
+def schema(home: Home, database: Database) -> Iterator[Finding]:
+    """Whether the installed package can read a database that is there and intact."""
+    try:
+        state, revision = database.state(), database.revision()
+    except GroundworkError as error:
+        yield Finding("schema", f"{database.title}: not known", str(error))
+        return
+    if state == "current":
+        yield Finding("schema", f"{database.title}: {revision}, that of the installed version")
+    elif state == "older":
+        remedy = "Run `groundwork up`: it keeps a copy and upgrades the database."
+        yield Finding("schema", f"{database.title}: {revision}, that of an older version", remedy)
+    elif state == "newer":
+        found = f"{database.title}: {revision}, that of a newer version"
+        yield Finding("schema", found, str(too_new(home, database)))
 
 
 def database(title: str, file: Path) -> Finding:
