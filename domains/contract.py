@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -21,6 +21,10 @@ from pydantic import BaseModel, ConfigDict
 
 class GroundworkError(Exception):
     """An error that the user can mend: one line that says what is wrong and what to do next."""
+
+
+class RejectedLabel(GroundworkError):
+    """A label that does not fit its record; the record becomes a reject with this reason."""
 
 
 def digest_of(value: Any) -> str:
@@ -65,6 +69,42 @@ class Reject:
     original: str
 
 
+Sample = Mapping[str, np.ndarray]
+"""An encoded record: named arrays of physical values and codes, never normalised.
+
+The first axis of every array may differ from sample to sample; dtype and other axes may not.
+"""
+
+
+FROM_DATA: dict[str, Any] = {"from_data": True}
+"""``json_schema_extra`` of an encoding's field that the data tell."""
+
+
+class EncodingSpec(BaseModel):
+    """How records become samples. Frozen: it travels with every store and every model version.
+
+    A field marked with ``FROM_DATA`` is completed from the data when a source is opened, and asked of
+    nobody.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def digest(self) -> str:
+        return digest_of({"encoding": type(self).__name__, **self.model_dump(mode="json")})
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """A class as the data write it."""
+
+    value: float
+    """What stands for it in a label raster."""
+    name: str
+    colour: str = ""
+    """``#rrggbb``, where the data say it."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Rows that can be streamed any number of times, and where they came from."""
@@ -77,29 +117,26 @@ class Source:
     columns: tuple[str, ...]
     """Every column in the order of the source, the input column among them."""
     stream: Callable[[], Iterator[Row]]
+    encoding: EncodingSpec
+    """The settings it was opened with, completed by what only the data tell (the bands of its scenes)."""
     input_column: str = ""
     """Column that ``Row.value`` comes from; empty where the source is no table (SDF)."""
     targets: tuple[str, ...] = ()
     """Columns that are measured values, where the source knows them; the first is the default target."""
     units: Mapping[str, str] = field(default_factory=dict)
     """Unit of a target, where the source knows it (``K``)."""
-
-
-Sample = Mapping[str, np.ndarray]
-"""An encoded record: named arrays of physical values and codes, never normalised.
-
-The first axis of every array may differ from sample to sample; dtype and other axes may not.
-"""
-
-
-class EncodingSpec(BaseModel):
-    """How records become samples. Frozen: it travels with every store and every model version."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @property
-    def digest(self) -> str:
-        return digest_of({"encoding": type(self).__name__, **self.model_dump(mode="json")})
+    pixel_targets: tuple[str, ...] = ()
+    """Those of ``targets`` that hold a value for each pixel; their cells say where that is written."""
+    classes: Mapping[str, tuple[ClassSpec, ...]] = field(default_factory=dict)
+    """Classes of a target in code order, where the source declares them; other values are faults then."""
+    split: str = ""
+    """Split method that suits these rows where none is asked for; empty = the domain's first."""
+    remarks: tuple[str, ...] = ()
+    """What whoever learns from these rows must know, in whole sentences: said, and kept with the run."""
+    simulated: bool = False
+    """Whether the rows were made up by a program: whatever is made from them says so."""
+    map_suffix: str = ""
+    """Suffix of the map that the rows make together (``.tif``), where they are the chips of one scene."""
 
 
 # ----------------------------------------------------------------------------------------- objectives
@@ -125,9 +162,14 @@ class TargetSpec:
 
 TargetKind = Literal["regression", "binary", "multiclass"]
 
+TargetLevel = Literal["sample", "pixel"]
+
+TaskName = Literal["regression", "classification", "segmentation"]
+"""What a user asks for: numbers, a class for each record, a class for each pixel."""
+
 
 class Target(BaseModel):
-    """One column that a task predicts."""
+    """What a task predicts: a column, or a label raster."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -136,6 +178,12 @@ class Target(BaseModel):
     unit: str = ""
     classes: tuple[str, ...] = ()
     """Labels in code order; for a binary target the second is the positive class."""
+    level: TargetLevel = "sample"
+    """Whether a record has one value or one for each of its pixels."""
+    values: tuple[float, ...] = ()
+    """What stands for each class in a label raster, and in the maps that answer; pixel level only."""
+    colours: tuple[str, ...] = ()
+    """``#rrggbb`` of each class, where the data say it; pixel level only."""
 
     @property
     def outputs(self) -> int:
@@ -172,8 +220,8 @@ class Floor:
     """A baseline without learning of representations: what a model must beat to be worth its cost."""
 
     name: str
-    features: Callable[[Sequence[Record]], np.ndarray]
-    """Records -> matrix [n, f] of finite numbers."""
+    features: Callable[[Record], np.ndarray]
+    """Record -> finite numbers [f]; for a task of pixel level [pixels, f], NaN where there is no data."""
     estimator: Literal["forest", "neighbours"]
 
 
@@ -196,15 +244,25 @@ class Domain(Protocol):
     """What ``groups`` understands; the first is the default."""
     corpus: str
     """Name of the embedded corpus that pretraining uses by default."""
-    example: tuple[Any, ...]
-    """A few valid input values, for signatures and golden answers."""
+    tasks: tuple[TaskName, ...]
+    """What can be asked of its data."""
+    shard_rows: int
+    """Rows whose samples are encoded together; they are in memory at once."""
 
-    def embedded(self) -> Mapping[str, Callable[[], Source]]:
-        """Datasets that come with the domain, by name."""
+    def example(self, spec: EncodingSpec) -> tuple[Any, ...]:
+        """A few valid input values for models of ``spec``, for signatures and golden answers."""
         ...
 
-    def open(self, path: Path, input_column: str | None = None) -> Source:
-        """Open a file of the user's. Raises GroundworkError for one that cannot be read."""
+    def embedded(self) -> Mapping[str, Callable[[EncodingSpec], Source]]:
+        """Datasets that come with the domain, by name; opened with the settings of the encoding."""
+        ...
+
+    def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
+        """Open a file or folder of the user's, and complete ``spec`` from it.
+
+        What ``spec`` holds already (that of a model) is kept: rows that do not fit it become rejects
+        when they are read. Raises GroundworkError for what cannot be read.
+        """
         ...
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
@@ -223,8 +281,19 @@ class Domain(Protocol):
         """Values of the sample-level pretraining targets, each float32 [size]."""
         ...
 
-    def groups(self, records: Sequence[Record], method: str) -> np.ndarray:
-        """Group of each record, int64 [n]: no split may put one group on two sides."""
+    def labels(self, record: Record, targets: Sequence[str]) -> Sample:
+        """Values of targets of pixel level by name, float32 [pixels] each, NaN where there is none.
+
+        Row by row, as the pixels of the sample. Raises RejectedLabel for a label that does not
+        fit its record.
+        """
+        ...
+
+    def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
+        """Group of each record, int64 [n]: no split may put one group on two sides.
+
+        The records come one at a time, and need not be kept.
+        """
         ...
 
     def floors(self, task: TaskSpec) -> Sequence[Floor]:
@@ -233,6 +302,40 @@ class Domain(Protocol):
 
     def draw(self, record: Record, caption: str) -> bytes:
         """One record with an answer as SVG."""
+        ...
+
+
+@dataclass(frozen=True)
+class WrittenMap:
+    """A map that answers a scene."""
+
+    path: Path
+    quick_look: bytes
+    """PNG with a legend, at most about a thousand pixels wide."""
+    shares: Mapping[str, float]
+    """Share of the pixels with an answer by class; empty for a regression."""
+
+
+@runtime_checkable
+class MapWriter(Protocol):
+    """A domain whose tasks of pixel level can answer a whole scene with a map."""
+
+    def write_map(
+        self,
+        source: Source,
+        target: Target,
+        predict: Callable[[Sequence[Sample]], np.ndarray],
+        path: Path,
+        tags: Mapping[str, str],
+        progress: Callable[[float], None],
+    ) -> WrittenMap:
+        """Stream the scene of ``source`` through ``predict`` into a map at ``path``.
+
+        ``predict`` takes samples and gives float32 [n, pixels, outputs]: probabilities or values, NaN where
+        there is no data. ``tags`` say where the map comes from and are kept in it; ``progress`` hears the
+        fraction done. Raises GroundworkError for a source that is not one scene, or does not fit
+        ``source.encoding``, and leaves nothing half-written behind.
+        """
         ...
 
 

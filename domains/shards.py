@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domains.contract import Domain, EncodingSpec, GroundworkError, Record, Reject, Row
+from domains.contract import Domain, EncodingSpec, GroundworkError, Record, Reject, RejectedLabel, Row
 
 LONGEST_ORIGINAL = 500
 """Characters of a rejected value that are kept."""
@@ -37,6 +37,7 @@ class Recipe:
     spec: EncodingSpec
     keep: tuple[str, ...]
     describe: bool
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Counts:
     rows: int
     records: int
     rejects: int
+
+
+def label_array(target: str) -> str:
+    """Name of the array that holds a target of pixel level, beside the arrays of the sample."""
+    return f"label.{target}"
 
 
 def write_shard(domain: Domain, recipe: Recipe, rows: Sequence[Row], folder: Path) -> None:
@@ -80,11 +86,16 @@ def _encode(
         if isinstance(found, Reject):
             rejects.append(found)
             continue
+        try:
+            values = domain.labels(found, recipe.labels) if recipe.labels else {}
+        except RejectedLabel as error:
+            rejects.append(Reject(found.row, str(error), found.identity))
+            continue
         sample = dict(domain.encode(found, recipe.spec))
         if recipe.describe:
             sample |= domain.describe(found, recipe.spec)
-        samples.append(sample)
-        # Only the words are kept: 8,192 parsed records of some domains would fill the memory.
+        samples.append(sample | {label_array(name): array for name, array in values.items()})
+        # Only the words are kept: a shard of parsed records of some domains would fill the memory.
         records.append(Record(found.row, found.identity, None, found.fields))
     return records, rejects, samples
 

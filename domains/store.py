@@ -33,11 +33,18 @@ from domains.contract import (
     digest_of,
     load_domain,
 )
-from domains.shards import Counts, Recipe, full_disk_explained, join_shards, load_array, write_shard
+from domains.shards import (
+    Counts,
+    Recipe,
+    full_disk_explained,
+    join_shards,
+    label_array,
+    load_array,
+    write_shard,
+)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; a change makes every store anew."""
-SHARD_ROWS = 8192
 
 Progress = Callable[[int, int | None], None]
 
@@ -83,6 +90,10 @@ class Store(Sequence[Sample]):
         """The samples at ``positions``, int [n], in that order, on the same files."""
         positions = np.asarray(positions)
         return Store(self.folder, positions if self._chosen is None else self._chosen[positions])
+
+    def labels(self, target: str) -> Iterator[np.ndarray]:
+        """Values of a target of pixel level, float32 [pixels] for each sample in turn."""
+        return (sample[label_array(target)] for sample in self)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -138,15 +149,17 @@ def build(
     root: Path,
     *,
     keep: Sequence[str] = (),
+    labels: Sequence[str] = (),
     describe: bool = False,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Store:
     """Encode every row of ``source`` below ``root``, or find that done.
 
-    ``keep`` names columns to keep as text; ``describe`` adds the values of sample-level pretraining targets.
+    ``keep`` names columns to keep as text, ``labels`` targets of pixel level to keep beside each sample;
+    ``describe`` adds the values of sample-level pretraining targets.
     The store's folder is named by the digest of all that decides its content, the domain's code included.
-    Finished shards of 8,192 rows survive a kill; of two processes that build the same, one waits.
+    Finished shards survive a kill; of two processes that build the same, one waits.
     ``progress`` hears of (rows done, rows in all). Raises GroundworkError for an unknown column, a full
     disk, or a worker that died.
     """
@@ -155,10 +168,9 @@ def build(
             listed = ", ".join(source.columns[:20]) or "none"
             raise GroundworkError(f"{source.name} has no column {name!r}; its columns are: {listed}")
     domain = load_domain(domain_name)
-    recipe = Recipe(spec, tuple(keep), describe)
-    key = digest_of(
-        [FORMAT, SHARD_ROWS, domain_name, _code_digest(domain), source.digest, spec.digest, keep, describe]
-    )
+    recipe = Recipe(spec, tuple(keep), describe, tuple(labels))
+    code = [FORMAT, domain.shard_rows, domain_name, _code_digest(domain)]
+    key = digest_of([*code, source.digest, spec.digest, keep, describe, labels])
     folder, parts = root / key, root / f"{key}.parts"
     with full_disk_explained(folder):
         root.mkdir(parents=True, exist_ok=True)
@@ -183,12 +195,12 @@ def _build_shards(
 
     def jobs() -> Iterator[tuple[Path, list[Row]]]:
         rows = source.stream()
-        while (chunk := list(islice(rows, SHARD_ROWS))) or not shards:  # no rows make one empty shard
+        while (chunk := list(islice(rows, domain.shard_rows))) or not shards:  # no rows make one empty shard
             shards.append(parts / f"{len(shards):06d}")
             yield shards[-1], chunk
 
     if total:
-        workers = min(workers, -(-total // SHARD_ROWS))
+        workers = min(workers, -(-total // domain.shard_rows))
     done = 0
     for size in (
         _encode_here(domain, recipe, jobs()) if workers <= 1 else _encode_in(workers, domain, recipe, jobs())
@@ -261,7 +273,7 @@ def _code_digest(domain: Domain) -> str:
     file = Path(str(sys.modules[type(domain).__module__].__file__))
     is_package = (file.parent / "__init__.py").exists()
     code = "\n".join(
-        path.read_text("utf-8") for path in (sorted(file.parent.glob("*.py")) if is_package else [file])
+        path.read_text("utf-8") for path in (sorted(file.parent.rglob("*.py")) if is_package else [file])
     )
     imported = sorted(set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE)))
     versions = {name: getattr(sys.modules.get(name), "__version__", "") for name in imported}

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 
-from domains.contract import Domain, Row, Target
-from flows.labelled import LabelledData
-from models.baselines import FloorResult, fit_floor
-from models.metrics import better, primary_metric, task_metrics
+from domains.contract import Floor, GroundworkError, Reject, Row, Sample, Source, Target
+from flows.labelled import LabelledData, read_again
+from models.baselines import FloorResult, fit_floor, fit_pixel_floor
+from models.metrics import better, primary_metric
 from models.predictor import Predictor
+from models.results import PixelResults, Results, SampleResults, pixel_sums
+from models.targets import is_pixel_task
+
+ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a model and of its floors on the test rows."""
+    """What a model and its floors answered on the test rows."""
 
     metric: str
     """The figure that decides."""
-    metrics: dict[str, float]
-    predicted: np.ndarray
-    """float32 [n test rows, outputs], as served."""
+    results: Results
+    """The model's, as served."""
     floors: list[FloorResult]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.results.metrics()
 
     @property
     def value(self) -> float:
@@ -63,28 +71,82 @@ class Evaluation:
         ]
 
 
-def evaluate(
-    domain: Domain, data: LabelledData, predictor: Predictor, raw: Sequence[Row], seed: int
-) -> Evaluation:
+def evaluate(source: Source, data: LabelledData, predictor: Predictor, seed: int) -> Evaluation:
     """Score a saved version on the raw test rows, exactly as it will be served, beside its floors."""
     targets = data.task.targets
-    test = data.split.test
-    predicted = predictor.answer_rows(raw).outputs
-    metrics = task_metrics(targets, data.labels[test], predicted)
-    floors = [
-        fit_floor(
-            floor.name,
-            floor.estimator,
-            targets,
-            floor.features(data.records),
-            data.labels,
-            data.split.train,
-            test,
-            seed,
-        )
-        for floor in domain.floors(data.task)
-    ]
-    return Evaluation(_deciding_metric(targets, metrics), metrics, predicted, floors)
+    results = answer_test_rows(source, data, predictor)
+    fit = _fit_pixel_floor if is_pixel_task(targets) else _fit_floor
+    floors = [fit(floor, predictor, source, data, seed) for floor in predictor.domain.floors(data.task)]
+    return Evaluation(_deciding_metric(targets, results.metrics()), results, floors)
+
+
+def answer_test_rows(source: Source, data: LabelledData, predictor: Predictor) -> Results:
+    """What a version answers on the raw test rows.
+
+    Raises GroundworkError where it cannot use a row that it is to be compared on.
+    """
+    rows = _test_rows(source, data)
+    targets, test = data.task.targets, data.split.test
+    if not is_pixel_task(targets):
+        outputs = [predictor.answer_rows(chunk).outputs for chunk in _chunks(rows)]
+        return SampleResults(targets, data.labels[test], np.concatenate(outputs))
+    labels = data.pixel_labels(test)
+    sums = []
+    for chunk in _chunks(rows):
+        for predicted in predictor.predict_pixels([_sample(predictor, row) for row in chunk]):
+            truth = next(labels)
+            if len(truth) != len(predicted):
+                raise GroundworkError(f"it answers {len(predicted)} pixels where {len(truth)} are labelled")
+            sums.append(pixel_sums(targets[0], truth, predicted))
+    return PixelResults(targets[0], np.stack(sums))
+
+
+def _sample(predictor: Predictor, row: Row) -> Sample:
+    record = predictor.read(row)
+    if isinstance(record, Reject):
+        raise GroundworkError(f"row {row.index} cannot be answered: {record.reason}")
+    return predictor.encode(record)
+
+
+def _test_rows(source: Source, data: LabelledData) -> Iterator[Row]:
+    """The test rows as the source wrote them; the store, and so the split, is in its order."""
+    wanted = set(data.store.rows[data.split.test].tolist())
+    return (row for row in source.stream() if row.index in wanted)
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        yield chunk
+
+
+def _fit_floor(
+    floor: Floor, predictor: Predictor, source: Source, data: LabelledData, seed: int
+) -> FloorResult:
+    records = read_again(predictor.domain, source, predictor.spec, data.store.rows)
+    features = np.stack([floor.features(record) for record in records])
+    return fit_floor(
+        floor.name,
+        floor.estimator,
+        data.task.targets,
+        features,
+        data.labels,
+        data.split.train,
+        data.split.test,
+        seed,
+    )
+
+
+def _fit_pixel_floor(
+    floor: Floor, predictor: Predictor, source: Source, data: LabelledData, seed: int
+) -> FloorResult:
+    def pairs(side: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        records = read_again(predictor.domain, source, predictor.spec, data.store.rows[side])
+        return zip(map(floor.features, records), data.pixel_labels(side), strict=True)
+
+    sides = data.split
+    target = data.task.targets[0]
+    train, test = pairs(sides.train), pairs(sides.test)
+    return fit_pixel_floor(floor.name, floor.estimator, target, train, len(sides.train), test, seed)
 
 
 def _deciding_metric(targets: Sequence[Target], metrics: Mapping[str, float]) -> str:
@@ -98,12 +160,22 @@ def prediction_table(data: LabelledData, evaluation: Evaluation, predictor: Pred
     test = data.split.test
     table: dict[str, object] = {
         "row": data.store.rows[test],
-        predictor.domain.input_column: [data.records[index].identity for index in test],
+        predictor.domain.input_column: [data.identities[index] for index in test],
     }
     for column, target in enumerate(data.task.targets):
-        table[target.name] = data.labels[test, column]
-    table.update(predictor.columns(evaluation.predicted))
+        if target.level == "sample":
+            table[target.name] = data.labels[test, column]
+    table.update(_answers(evaluation.results, predictor))
     for floor in evaluation.floors:
-        for name, values in predictor.columns(floor.predicted).items():
+        for name, values in _answers(floor.results, predictor).items():
             table[f"{floor.name}: {name}"] = values
     return pd.DataFrame(table)
+
+
+def _answers(results: Results, predictor: Predictor) -> dict[str, np.ndarray]:
+    """Answers by row; where pixels are answered, each row's own figures."""
+    if isinstance(results, SampleResults):
+        return predictor.columns(results.predicted)
+    figures = [results.metrics(np.array([place])) for place in range(len(results))]
+    names = list(dict.fromkeys(name for row in figures for name in row))
+    return {name: np.array([row.get(name, np.nan) for row in figures]) for name in names}

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
-from domains.contract import Domain, Target
+from domains.contract import Target
 from flows.evaluation import Evaluation
-from flows.labelled import LabelledData
+from flows.jobs import Job
+from flows.labelled import LabelledData, read_again
+from models.results import PixelResults, Results, SampleResults, class_ious
 
 Shown = Sequence[tuple[str, np.ndarray, str]]
 """(legend, predictions [n, outputs], colour) of each model that is drawn."""
@@ -22,25 +24,70 @@ WORST = 24
 
 
 def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Figure:
-    """One panel for each target (the first twelve): truth against the model and its best floor."""
+    """Truth against the model and its best floor, one panel for each target (the first twelve)."""
+    if isinstance(evaluation.results, PixelResults):
+        return _pixel_figure(evaluation, evaluation.results, title)
     targets = data.task.targets[:MOST_PANELS]
     columns = min(4, len(targets))
     lines = -(-len(targets) // columns)
     figure = Figure(figsize=(4.2 * columns, 4.0 * lines + 0.5), layout="constrained")
     figure.suptitle(title)
     truth = data.labels[data.split.test]
-    floor = evaluation.best_floor
     start = 0
     for index, target in enumerate(targets):
         outputs = slice(start, start + target.outputs)
         start += target.outputs
         axes = figure.add_subplot(lines, columns, index + 1)
         measured = np.isfinite(truth[:, index])
-        shown = [("model", evaluation.predicted[measured, outputs], "C0")]
-        if floor is not None:
-            shown.insert(0, (floor.name, floor.predicted[measured, outputs], "0.7"))
+        shown = [
+            (name, results.predicted[measured, outputs], colour)
+            for name, results, colour in _drawn(evaluation)
+            if isinstance(results, SampleResults)
+        ]
         _PANELS[target.kind](axes, target, truth[measured, index], shown)
         axes.set_title(target.name, fontsize=10)
+    return figure
+
+
+def _drawn(evaluation: Evaluation) -> list[tuple[str, Results, str]]:
+    """(legend, results, colour) of the best floor, and of the model on top of it."""
+    floor = evaluation.best_floor
+    below = [(floor.name, floor.results, "0.7")] if floor is not None else []
+    return [*below, ("model", evaluation.results, "C0")]
+
+
+def _pixel_figure(evaluation: Evaluation, results: PixelResults, title: str) -> Figure:
+    """Pixels by class: where they went, and how well each class is found beside the best floor."""
+    target = results.target
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure.suptitle(title)
+    drawn = [entry for entry in _drawn(evaluation) if isinstance(entry[1], PixelResults)]
+    if target.kind == "regression":
+        bars = {name: [found.metrics()["mae"], found.metrics()["rmse"]] for name, found, _ in drawn}
+        labels = [f"{error} ({target.unit})" if target.unit else error for error in ("MAE", "RMSE")]
+    else:
+        shares = results.confusion / np.maximum(results.confusion.sum(1, keepdims=True), 1)
+        left = figure.add_subplot(1, 2, 1)
+        ConfusionMatrixDisplay(shares, display_labels=target.classes).plot(
+            ax=left, colorbar=False, values_format=".2f", xticks_rotation="vertical"
+        )
+        left.set_title("share of each class's pixels", fontsize=10)
+        bars = {
+            name: np.nan_to_num(class_ious(found.confusion)).tolist()
+            for name, found, _ in drawn
+            if isinstance(found, PixelResults)
+        }
+        labels = list(target.classes)
+    axes = figure.add_subplot(1, 2, 2)
+    places = np.arange(len(labels))
+    width = 0.8 / len(drawn)
+    for index, (name, _, colour) in enumerate(drawn):
+        axes.barh(
+            places + (index - (len(drawn) - 1) / 2) * width, bars[name], width, label=name, color=colour
+        )
+    axes.set_yticks(places, labels)
+    axes.set_xlabel("error" if target.kind == "regression" else "intersection over union")
+    axes.legend(fontsize=8)
     return figure
 
 
@@ -88,31 +135,49 @@ def _confusion(axes: Axes, target: Target, truth: np.ndarray, shown: Shown) -> N
 _PANELS = {"regression": _parity, "binary": _roc, "multiclass": _confusion}
 
 
-def worst_errors_page(domain: Domain, data: LabelledData, evaluation: Evaluation, title: str) -> str:
+def worst_errors_page(job: Job, data: LabelledData, evaluation: Evaluation, title: str) -> str:
     """The test rows with the largest errors on the first target, drawn, as an HTML page."""
     target = data.task.targets[0]
-    truth = data.labels[data.split.test, 0]
-    predicted = evaluation.predicted[:, : target.outputs]
-    measured = np.flatnonzero(np.isfinite(truth))
-    if target.kind == "multiclass":
-        error = 1 - predicted[measured, truth[measured].astype(int)]
-    else:
-        error = np.abs(predicted[measured, 0] - truth[measured])
-    cards = []
-    for place in measured[np.argsort(-error)[:WORST]]:
-        record = data.records[data.split.test[place]]
-        measured_as = (
-            f"{truth[place]:.4g} {target.unit}".strip()
-            if target.kind == "regression"
-            else target.classes[int(truth[place])]
-        )
-        answered = target.classes[int(predicted[place].argmax())] if target.kind == "multiclass" else ""
-        caption = f"measured {measured_as}, predicted {answered or f'{predicted[place, 0]:.4g}'}"
-        drawing = domain.draw(record, caption).decode()
-        cards.append(f"<figure>{drawing[drawing.index('<svg') :]}</figure>")
+    captions = _worst(data, evaluation)
+    wanted = data.store.rows[data.split.test[list(captions)]] if captions else np.zeros(0, np.int64)
+    caption_of = dict(zip(wanted.tolist(), captions.values(), strict=True))
+    drawings = {
+        record.row: job.domain.draw(record, caption_of[record.row]).decode()
+        for record in read_again(job.domain, job.source, job.spec, wanted)
+    }
+    drawn = [drawings[row] for row in wanted.tolist()]
+    cards = [f"<figure>{drawing[drawing.index('<svg') :]}</figure>" for drawing in drawn]
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>"
         "<style>body{font-family:sans-serif}"
         "figure{display:inline-block;margin:4px;border:1px solid #ddd}</style>"
         f"<h1>{escape(title)}: largest errors on {escape(target.name)}</h1>{''.join(cards)}"
     )
+
+
+def _worst(data: LabelledData, evaluation: Evaluation) -> dict[int, str]:
+    """Places in the test side and captions of the largest errors, the largest first."""
+    target, results = data.task.targets[0], evaluation.results
+    if isinstance(results, PixelResults):
+        figure = "mae" if target.kind == "regression" else "accuracy"
+        found = [results.metrics(np.array([place])).get(figure, np.nan) for place in range(len(results))]
+        values = np.array(found) * (-1 if figure == "mae" else 1)
+        order = [int(place) for place in np.argsort(values) if np.isfinite(values[place])][:WORST]
+        return {place: f"{figure} {found[place]:.3g}" for place in order}
+    if not isinstance(results, SampleResults):
+        raise TypeError("results of another kind")
+    truth, predicted = results.truth[:, 0], results.predicted[:, : target.outputs]
+    measured = np.flatnonzero(np.isfinite(truth))
+    if target.kind == "multiclass":
+        error = 1 - predicted[measured, truth[measured].astype(int)]
+    else:
+        error = np.abs(predicted[measured, 0] - truth[measured])
+    captions = {}
+    for place in measured[np.argsort(-error)[:WORST]].tolist():
+        if target.kind == "regression":
+            measured_as = f"{truth[place]:.4g} {target.unit}".strip()
+        else:
+            measured_as = target.classes[int(truth[place])]
+        answered = target.classes[int(predicted[place].argmax())] if target.kind == "multiclass" else ""
+        captions[place] = f"measured {measured_as}, predicted {answered or f'{predicted[place, 0]:.4g}'}"
+    return captions

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from domains.contract import Domain, GroundworkError, Row, Source, SplitSpec
+from domains.contract import Domain, GroundworkError, SplitSpec
+from domains.shards import label_array
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import result_figure, worst_errors_page
 from flows.home import Home
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
 from flows.journal import Journal
-from flows.labelled import LabelledData, choose_targets, describe_task, label
+from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
 from flows.promotion import decide_task
 from flows.registration import lineage, register_version
 from flows.settings import FlowSettings, TaskSettings, foundation_name
 from models.encoder import Encoder, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version, champion, load
+from models.targets import pixel_labels
 from models.training import TrainingResult, TrainingSettings, train
 from models.tuning import LEARNING_RATES, TaskModel, TuningSettings, merge, prepare
 
@@ -40,19 +42,18 @@ def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
         data = journal.step("encode", lambda: _labelled(job, targets))
         run.log_rows(data.store, data.rejects)
         run.tracked.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
-        encoder, foundation = _encoder(job)
+        encoder, foundation = _encoder(job, data)
         run.tracked.log_parameters({"foundation_version": foundation})
         model, result = journal.step("train", lambda: _train(run, encoder, data))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
             predictor = Predictor.save(saved, _contract(run, data, model, foundation), model.cpu())
-            raw = _raw_rows(job.source, data)
             seed = settings.part(TrainingSettings).seed
-            evaluation = journal.step("evaluate", lambda: evaluate(domain, data, predictor, raw, seed))
+            evaluation = journal.step("evaluate", lambda: evaluate(job.source, data, predictor, seed))
             _log_evaluation(run, data, evaluation, predictor, result)
 
             def register() -> Version:
-                decision = decide_task(job.name, data.task, evaluation, data.labels[data.split.test], raw)
+                decision = decide_task(job.name, job.source, data, evaluation)
                 tags = _result_tags(evaluation)
                 return register_version(job.name, saved, predictor, run.tracked, decision, tags)
 
@@ -63,20 +64,31 @@ def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
 
 def _labelled(job: Job, targets: Sequence[str]) -> LabelledData:
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
-    store = ingest(domain, source, job.spec, job.home, journal, keep=targets)
-    split = SplitSpec(method=str(settings.model_dump()["split"]), seed=settings.part(TrainingSettings).seed)
+    labels = [name for name in targets if name in source.pixel_targets]
+    store = ingest(domain, source, job.spec, job.home, journal, keep=targets, labels=labels)
+    method = chosen_method(domain, source, str(settings.model_dump()["split"]))
+    split = SplitSpec(method=method, seed=settings.part(TrainingSettings).seed)
     task = describe_task(domain, source, store, settings.part(TaskSettings), targets, split)
     data = label(domain, source, store, job.spec, task)
     sides = data.split
     journal.say(
-        f"{len(data.records):,} labelled rows: {len(sides.train):,} train, {len(sides.val):,} validation, "
-        f"{len(sides.test):,} test ({split.method} split {sides.id})"
+        f"{len(data.identities):,} labelled {domain.noun}s: {len(sides.train):,} train, "
+        f"{len(sides.val):,} validation, {len(sides.test):,} test ({split.method} split {sides.id})"
     )
     return data
 
 
-def _encoder(job: Job) -> tuple[Encoder, str]:
-    """The encoder to start from, and its reference."""
+def _encoder(job: Job, data: LabelledData) -> tuple[Encoder, str]:
+    """The encoder to start from, ready for these samples, and its reference."""
+    encoder, reference = _foundation(job)
+    try:
+        encoder.fit_input(job.spec, data.store.subset(data.split.train))
+    except GroundworkError as error:
+        raise GroundworkError(f"{reference} cannot be used here: {error}") from error
+    return encoder, reference
+
+
+def _foundation(job: Job) -> tuple[Encoder, str]:
     domain, settings = job.domain, job.settings
     wanted = settings.part(TaskSettings).foundation
     if wanted == "auto":
@@ -84,17 +96,12 @@ def _encoder(job: Job) -> tuple[Encoder, str]:
         wanted = holder.reference if holder is not None else "none"
     if wanted == "none":
         torch.manual_seed(settings.part(TrainingSettings).seed)
-        return create_encoder(domain.name, str(settings.model_dump()["size"])), "none"
+        return create_encoder(domain.name, str(settings.model_dump()["size"]), job.spec), "none"
     version, predictor = load(wanted)
     if predictor.contract.domain != domain.name:
         raise GroundworkError(
             f"{version.reference} knows {predictor.contract.domain}, not {domain.name}: "
             "choose another foundation"
-        )
-    if predictor.contract.encoding_digest != job.spec.digest:
-        raise GroundworkError(
-            f"{version.reference} was pretrained with other encoding settings "
-            f"({predictor.contract.encoding}): use the same here, or another foundation"
         )
     return predictor.encoder, version.reference
 
@@ -112,17 +119,21 @@ class _Collator:
 
 
 class _Labelled(Sequence[Any]):
-    """Samples paired with their labels."""
+    """Samples paired with their labels: [targets], or [pixels]."""
 
     def __init__(self, data: LabelledData, side: np.ndarray) -> None:
         self.samples = data.store.subset(side)
         self.labels = data.labels[side]
+        self.target = data.task.targets[0]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.samples[index], self.labels[index]
+        sample = self.samples[index]
+        if self.target.level == "pixel":
+            return sample, pixel_labels(self.target, sample[label_array(self.target.name)])
+        return sample, self.labels[index]
 
 
 def _train(run: TrainingRun, encoder: Encoder, data: LabelledData) -> tuple[TaskModel, TrainingResult]:
@@ -136,7 +147,7 @@ def _train(run: TrainingRun, encoder: Encoder, data: LabelledData) -> tuple[Task
     model = TaskModel(
         encoder, data.task.targets, linear_head=tuning.mode == "probe", dropout=tuning.head_dropout
     )
-    model.fit_scaling(data.labels[data.split.train])
+    model.fit_scaling(_scaling_labels(data))
     prepare(model, tuning.mode, tuning.lora_rank)
     journal.say(
         f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
@@ -160,11 +171,12 @@ def _train(run: TrainingRun, encoder: Encoder, data: LabelledData) -> tuple[Task
     return model, result
 
 
-def _raw_rows(source: Source, data: LabelledData) -> list[Row]:
-    """The test rows as the source wrote them, in the order of the split."""
-    wanted = data.store.rows[data.split.test]
-    by_index = {row.index: row for row in source.stream() if row.index in set(wanted.tolist())}
-    return [by_index[int(index)] for index in wanted]
+def _scaling_labels(data: LabelledData) -> np.ndarray:
+    """Training labels that targets are scaled by: all of them, or the pixels of some samples."""
+    train = data.split.train
+    if data.task.targets[0].level == "sample":
+        return data.labels[train]
+    return np.concatenate(list(data.pixel_labels(train[:: max(1, len(train) // 200)])))[:, None]
 
 
 def _contract(run: TrainingRun, data: LabelledData, model: TaskModel, foundation: str) -> VersionContract:
@@ -197,8 +209,9 @@ def _log_evaluation(
     figures.update({f"training_{key}": float(value) for key, value in costs.items()})
     tracked.log_metrics(figures, result.steps)
     tracked.log_table("test_predictions.parquet", prediction_table(data, evaluation, predictor))
-    tracked.log_figure("result.png", result_figure(data, evaluation, f"{name}: test rows"))
-    tracked.log_text("worst_errors.html", worst_errors_page(run.job.domain, data, evaluation, name))
+    title = f"{name}: test rows" + (" of simulated data" if run.job.source.simulated else "")
+    tracked.log_figure("result.png", result_figure(data, evaluation, title))
+    tracked.log_text("worst_errors.html", worst_errors_page(run.job, data, evaluation, title))
 
 
 def _result_tags(evaluation: Evaluation) -> dict[str, str]:

@@ -19,12 +19,13 @@ def ingest(
     journal: Journal,
     *,
     keep: Sequence[str] = (),
+    labels: Sequence[str] = (),
     describe: bool = False,
 ) -> Store:
     """Encode every row of a source, or find that done.
 
-    ``keep`` names columns kept beside the samples; ``describe`` adds the values of sample-level
-    pretraining targets. Raises GroundworkError when not one row could be used.
+    ``keep`` names columns kept beside the samples, ``labels`` targets of pixel level; ``describe`` adds the
+    values of sample-level pretraining targets. Raises GroundworkError when not one row could be used.
     """
 
     def report(done: int, total: int | None) -> None:
@@ -36,6 +37,7 @@ def ingest(
         spec,
         home.stores,
         keep=tuple(keep),
+        labels=tuple(labels),
         describe=describe,
         workers=_workers(),
         progress=report,

@@ -27,7 +27,6 @@ class Job:
     settings: FlowSettings
     home: Home
     journal: Journal
-    spec: EncodingSpec
     source: Source
     name: str
     """Model name to register under."""
@@ -36,9 +35,17 @@ class Job:
     def prepare(cls, kind: Kind, domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Job:
         """Open the rows that the settings name. Raises GroundworkError when that cannot be done."""
         connect(home)
-        source = open_source(domain, settings.part(DataSettings), home, trusted=journal.trusted)
+        encoding = settings.part(domain.encoding)
+        source = open_source(domain, settings.part(DataSettings), encoding, home, trusted=journal.trusted)
+        for remark in source.remarks:
+            journal.say(remark)
         name = str(settings.model_dump()["name"]) or _default_name(source)
-        return cls(kind, domain, settings, home, journal, settings.part(domain.encoding), source, name)
+        return cls(kind, domain, settings, home, journal, source, name)
+
+    @property
+    def spec(self) -> EncodingSpec:
+        """How its records become samples."""
+        return self.source.encoding
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class TrainingRun:
         """Record which rows the run learns from, and which it could not use."""
         source = self.job.source
         self.tracked.log_dataset(source.name, source.origin, source.digest, asdict(store.counts))
+        self.tracked.log_remarks(source.remarks, simulated=source.simulated)
         self.tracked.log_rejects(rejects)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,14 @@ from domains.contract import (
 from domains.splits import Split, split
 from domains.store import Store
 from flows.settings import TaskSettings
-from models.tuning import infer_target, is_missing, label_matrix
+from models.targets import (
+    infer_target,
+    is_missing,
+    is_pixel_task,
+    label_matrix,
+    pixel_labels,
+    pixel_target,
+)
 
 FEWEST_ROWS = 10
 """Below this no side of a split holds a row."""
@@ -29,15 +36,20 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Records with their labels; positions line up with the store's samples."""
+    """Samples with their labels, and which are held out; positions line up with the store's samples."""
 
     store: Store
-    records: list[Record]
+    identities: list[str]
     labels: np.ndarray
-    """float64 [n, targets], NaN where not measured."""
+    """float64 [n, targets], NaN where not measured; [n, 0] where pixels carry the labels."""
     task: TaskSpec
     split: Split
     rejects: list[Reject]
+
+    def pixel_labels(self, side: np.ndarray) -> Iterator[np.ndarray]:
+        """What the pixels of the samples at ``side`` are to be: float32 [pixels], NaN where unknown."""
+        target = self.task.targets[0]
+        return (pixel_labels(target, values) for values in self.store.subset(side).labels(target.name))
 
 
 def choose_targets(source: Source, settings: TaskSettings) -> tuple[str, ...]:
@@ -54,6 +66,12 @@ def choose_targets(source: Source, settings: TaskSettings) -> tuple[str, ...]:
             raise GroundworkError(f"{source.name} has no column {name!r}; columns: {listed}")
     if len(set(names)) < len(names):
         raise GroundworkError("a target is named twice: name each once")
+    if len(names) > 1 and set(names) & set(source.pixel_targets):
+        raise GroundworkError("a target with a value for each pixel is learnt by itself: name one target")
+    if settings.task == "segmentation" and not set(names) <= set(source.pixel_targets):
+        raise GroundworkError(
+            f"{source.name} has no label rasters to segment by: put them in a folder masks/ beside images/"
+        )
     return names
 
 
@@ -65,45 +83,88 @@ def describe_task(
     names: Sequence[str],
     split: SplitSpec,
 ) -> TaskSpec:
-    """Infer the kind of every target from its cells (see ``models.tuning.infer_target``)."""
-    targets = tuple(
-        infer_target(name, store.column(name), settings.task, settings.unit or source.units.get(name, ""))
-        for name in names
-    )
-    return TaskSpec(domain=domain.name, targets=targets, split=split)
+    """Infer the kind of every target from its cells or its label rasters (see ``models.targets``)."""
+
+    def described(name: str) -> Target:
+        unit = settings.unit or source.units.get(name, "")
+        if name not in source.pixel_targets:
+            return infer_target(name, store.column(name), settings.task, unit)
+        return pixel_target(name, _distinct(store, name), settings.task, source.classes.get(name, ()), unit)
+
+    return TaskSpec(domain=domain.name, targets=tuple(map(described, names)), split=split)
+
+
+def _distinct(store: Store, name: str) -> np.ndarray:
+    """Distinct values of label rasters; of a continuous quantity as many as show that it is one."""
+    found = np.zeros(0, np.float32)
+    for values in store.labels(name):
+        found = np.union1d(found, values[np.isfinite(values)])
+        if len(found) > 10_000:
+            break
+    return found
 
 
 def label(domain: Domain, source: Source, store: Store, spec: EncodingSpec, task: TaskSpec) -> LabelledData:
-    """Read labels and records, set aside the rows that have no usable label, and split the rest."""
-    names = [target.name for target in task.targets]
-    cells = [store.column(name) for name in names]
-    labels = label_matrix(task.targets, cells)
-    usable = np.flatnonzero(np.isfinite(labels).any(axis=1))
-    rejects = list(store.rejects()) + _unlabelled(store, labels, cells, task.targets)
+    """Find labels and groups, set aside the rows that have no usable label, and split the rest."""
+    has_label: np.ndarray
+    if is_pixel_task(task.targets):
+        labels = np.zeros((len(store), 0))
+        has_label = np.array([np.isfinite(values).any() for values in store.labels(task.targets[0].name)])
+        cells: list[list[str]] = [[""] * len(store)]
+    else:
+        cells = [store.column(target.name) for target in task.targets]
+        labels = label_matrix(task.targets, cells)
+        has_label = np.isfinite(labels).any(axis=1)
+    usable = np.flatnonzero(has_label)
+    rejects = list(store.rejects()) + _unlabelled(store, has_label, cells, task.targets)
     if len(usable) < FEWEST_ROWS:
         raise GroundworkError(
             f"only {len(usable)} rows have a usable {domain.noun} and a label; "
             f"at least {FEWEST_ROWS} are needed"
         )
-    chosen = store.subset(usable)
-    records = _records(domain, source, spec, chosen.rows)
-    groups = domain.groups(records, task.split.method)
-    held_out = split(groups, task.split, [record.identity for record in records])
-    labels = labels[usable]
-    for column, target in enumerate(task.targets):
-        if not np.isfinite(labels[held_out.train, column]).any():
+    chosen, labels = store.subset(usable), labels[usable]
+    identities = chosen.identities
+    groups = domain.groups(read_again(domain, source, spec, chosen.rows), task.split.method)
+    data = LabelledData(chosen, identities, labels, task, split(groups, task.split, identities), rejects)
+    _refuse_unlearnable(data)
+    return data
+
+
+def read_again(domain: Domain, source: Source, spec: EncodingSpec, rows: np.ndarray) -> Iterator[Record]:
+    """The records of rows that are in the store, one at a time: groups and floors look at records."""
+    wanted = set(rows.tolist())
+    for row in source.stream():
+        if row.index in wanted:
+            record = domain.read(row, spec)
+            if isinstance(record, Reject):
+                raise GroundworkError(
+                    f"row {row.index} of {source.origin} has changed while it was read: run again"
+                )
+            yield record
+
+
+def chosen_method(domain: Domain, source: Source, asked: str) -> str:
+    """The split method that ``auto`` means for these rows, or the one that is asked for."""
+    return (source.split or domain.split_methods[0]) if asked == "auto" else asked
+
+
+def _refuse_unlearnable(data: LabelledData) -> None:
+    train = data.split.train
+    if is_pixel_task(data.task.targets):
+        return  # a row without a label on any pixel is set aside already
+    for column, target in enumerate(data.task.targets):
+        if not np.isfinite(data.labels[train, column]).any():
             raise GroundworkError(
                 f"target {target.name!r} has no label among the training rows: use --split random"
             )
-    return LabelledData(chosen, records, labels, task, held_out, rejects)
 
 
 def _unlabelled(
-    store: Store, labels: np.ndarray, cells: Sequence[Sequence[str]], targets: Sequence[Target]
+    store: Store, has_label: np.ndarray, cells: Sequence[Sequence[str]], targets: Sequence[Target]
 ) -> list[Reject]:
     """Rows whose labels are all missing or unreadable; a single unreadable cell is only a gap."""
     rejects = []
-    for index in np.flatnonzero(~np.isfinite(labels).any(axis=1)).tolist():
+    for index in np.flatnonzero(~has_label).tolist():
         written = [column[index] for column in cells]
         if all(is_missing(cell) for cell in written):
             reason = "no label"
@@ -112,18 +173,3 @@ def _unlabelled(
             reason = f"label is not {expected}"
         rejects.append(Reject(int(store.rows[index]), reason, ", ".join(written)[:500]))
     return rejects
-
-
-def _records(domain: Domain, source: Source, spec: EncodingSpec, rows: np.ndarray) -> list[Record]:
-    """Read again the rows that are in the store: floors and groups look at records, not at samples."""
-    wanted = set(rows.tolist())
-    records = []
-    for row in source.stream():
-        if row.index in wanted:
-            record = domain.read(row, spec)
-            if isinstance(record, Reject):
-                raise GroundworkError(
-                    f"row {row.index} of {source.origin} has changed while it was read: run again"
-                )
-            records.append(record)
-    return records

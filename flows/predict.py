@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from domains.contract import GroundworkError, Row, Source
+from domains.contract import GroundworkError, MapWriter, Row, Source, WrittenMap
 from flows.home import Home
 from flows.journal import Journal
 from flows.settings import DataSettings, FlowSettings, PredictionSettings
@@ -21,20 +21,22 @@ from models.predictor import Predictor
 from models.registry import Version, load
 
 CHUNK = 2048
+TABLES = (".parquet", ".csv")
 
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """What a prediction wrote."""
+    """What a prediction wrote: a table, or a map of one scene."""
 
     path: Path
     version: Version
     rows: int
     rejected: int
+    map: WrittenMap | None = None
 
 
 def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFile:
-    """Write the input's columns, a prediction column per target, ``status`` and ``reason``.
+    """Write the input's columns, a prediction column per target, ``status`` and ``reason``; or a map.
 
     Raises GroundworkError for an unknown model, an unreadable file or an output that cannot be
     written; a file that was not finished is not left behind.
@@ -42,30 +44,69 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
     connect(home)
     asked = settings.part(PredictionSettings)
     version, predictor = journal.step("load", lambda: load(asked.model))
-    source = open_source(predictor.domain, settings.part(DataSettings), home, trusted=journal.trusted)
-    path = _output_path(asked.output, source, version, home, trusted=journal.trusted)
+    data = settings.part(DataSettings)
+    source = open_source(predictor.domain, data, predictor.spec, home, trusted=journal.trusted)
+    for remark in source.remarks:
+        journal.say(remark)
+    # A scene is answered with a map where the version answers pixels, and chip by chip where not.
+    suffix = source.map_suffix if predictor.pixel_target is not None else ""
+    path = _output_path(asked.output, source, version, home, suffix, trusted=journal.trusted)
 
     def answer() -> PredictedFile:
-        return _write(path, source, predictor, version, journal)
+        write = _write if path.suffix in TABLES else _write_map
+        return write(path, source, predictor, version, journal)
 
     written = journal.step("predict", answer)
     floor = f", beats_floor={version.tags['beats_floor']}" if "beats_floor" in version.tags else ""
-    journal.say(
-        f"{written.path}: {written.rows:,} rows, {written.rejected:,} rejected, "
-        f"by {version.reference} (MLflow run {version.run_id}{floor})"
-    )
+    counted = f"{written.rows:,} rows, {written.rejected:,} rejected"
+    if written.map is not None:
+        counted = ", ".join(f"{name} {share:.1%}" for name, share in written.map.shares.items()) or "a map"
+    journal.say(f"{written.path}: {counted}, by {version.reference} (MLflow run {version.run_id}{floor})")
     return written
 
 
-def _output_path(output: str, source: Source, version: Version, home: Home, *, trusted: bool) -> Path:
-    default = f"{dataset_name(source.name)}-{version.name}-{version.version}.parquet"
+def _write_map(
+    path: Path, source: Source, predictor: Predictor, version: Version, journal: Journal
+) -> PredictedFile:
+    domain, target = predictor.domain, predictor.pixel_target
+    if target is None or not isinstance(domain, MapWriter):
+        raise GroundworkError(
+            f"{version.reference} answers each {domain.noun} as a whole and draws no map: "
+            "give an output that ends in .parquet or .csv"
+        )
+    lineage = predictor.contract.lineage
+    tags = {
+        "GROUNDWORK_MODEL": version.reference,
+        "GROUNDWORK_MLFLOW_RUN": version.run_id,
+        "GROUNDWORK_INPUT": source.name,
+        "GROUNDWORK_INPUT_DIGEST": source.digest,
+    }
+    if lineage.simulated or source.simulated:
+        tags["GROUNDWORK_SIMULATED"] = "model" if lineage.simulated else "input"
+    written = domain.write_map(
+        source,
+        target,
+        predictor.predict_pixels,
+        path,
+        tags,
+        lambda fraction: journal.progress(f"{fraction:.0%} of the scene", fraction),
+    )
+    path.with_suffix(".png").write_bytes(written.quick_look)
+    return PredictedFile(path, version, 1, 0, written)
+
+
+def _output_path(
+    output: str, source: Source, version: Version, home: Home, map_suffix: str, *, trusted: bool
+) -> Path:
+    default = f"{dataset_name(source.name)}-{version.name}-{version.version}{map_suffix or '.parquet'}"
     path = Path(output).expanduser() if output else home.outputs / default
     if not trusted:
         path = (home.outputs / path).resolve()
         if not path.is_relative_to(home.outputs.resolve()):
             raise GroundworkError(f"output {output!r} lies outside of {home.outputs}: give a plain file name")
-    if path.suffix not in {".parquet", ".csv"}:
-        raise GroundworkError(f"output {path.name!r} must end in .parquet or .csv")
+    suffixes = (*TABLES, map_suffix) if map_suffix else TABLES
+    if path.suffix not in suffixes:
+        raise GroundworkError(f"output {path.name!r} must end in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
         raise GroundworkError(f"the folder {path.parent} of the output does not exist: make it first")
     return path

@@ -135,7 +135,8 @@ def _draw(store: Store, limit: LimitSettings, seed: int) -> tuple[Store, Split]:
 def _model(job: Job, store: Store, sides: Split) -> PretrainingModel:
     settings = job.settings
     torch.manual_seed(settings.part(TrainingSettings).seed)
-    encoder = create_encoder(job.domain.name, str(settings.model_dump()["size"]))
+    encoder = create_encoder(job.domain.name, str(settings.model_dump()["size"]), job.spec)
+    encoder.fit_input(job.spec, store.subset(sides.train))
     targets = job.domain.pretraining_targets(job.spec)
     model = PretrainingModel(encoder, targets, settings.part(PretrainingSettings).mask_ratio)
     model.fit_scaling(store.subset(sides.train[:20_000]))

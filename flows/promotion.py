@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from domains.contract import GroundworkError, Row, TaskSpec
-from flows.evaluation import Evaluation
-from models.metrics import better, task_metrics
+from domains.contract import GroundworkError, Source
+from flows.evaluation import Evaluation, answer_test_rows
+from flows.labelled import LabelledData
+from models.metrics import better
 from models.predictor import Predictor
 from models.registry import Promotion, Version, champion, fetch
 
 
-def decide_task(
-    name: str, task: TaskSpec, evaluation: Evaluation, labels: np.ndarray, raw: Sequence[Row]
-) -> Promotion:
+def decide_task(name: str, source: Source, data: LabelledData, evaluation: Evaluation) -> Promotion:
     """Promote the first version of a name; later ones must beat the champion on the same rows.
 
     The champion answers the challenger's test rows afresh. It may have been trained on some of them,
     which can only make the gate harder to pass.
     """
-    holder = champion(name)
+    task, holder = data.task, champion(name)
     floor = "beats" if evaluation.beats_floor else "does not beat"
     if holder is None:
         return Promotion(True, f"first version of {name}; it {floor} its floor")
@@ -36,8 +31,12 @@ def decide_task(
         return Promotion(False, f"the champion {holder.reference} predicts other targets")
     if [t.classes for t in known.targets] != [t.classes for t in task.targets]:
         return Promotion(False, f"the champion {holder.reference} tells other classes apart")
-    figures = task_metrics(task.targets, labels, predictor.answer_rows(raw).outputs)
-    return _compare(evaluation.metric, evaluation.value, figures[evaluation.metric], holder, len(raw))
+    try:
+        figures = answer_test_rows(source, data, predictor).metrics()
+    except GroundworkError as error:
+        return Promotion(False, f"the champion {holder.reference} cannot answer the same rows: {error}")
+    rows = len(data.split.test)
+    return _compare(evaluation.metric, evaluation.value, figures[evaluation.metric], holder, rows)
 
 
 def decide_foundation(name: str, domain: str, split_id: str, loss: float) -> Promotion:

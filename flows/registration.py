@@ -25,6 +25,7 @@ def lineage(run: TrainingRun, store: Store, foundation: str) -> Lineage:
         code=code_version(),
         mlflow_run=run.tracked.run_id,
         flow_run=run.job.journal.flow_run_id,
+        simulated=source.simulated,
     )
 
 
@@ -48,6 +49,7 @@ def register_version(
         "foundation": contract.lineage.foundation,
         "code": contract.lineage.code,
         "flow_run_id": contract.lineage.flow_run,
+        "simulated": "true" if contract.lineage.simulated else "",
         **tags,
     }
     if contract.task is not None:

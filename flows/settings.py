@@ -15,10 +15,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from domains.contract import Domain, GroundworkError, digest_of, load_domain, load_encoder_class
+from domains.contract import (
+    FROM_DATA,
+    Domain,
+    GroundworkError,
+    TaskName,
+    digest_of,
+    load_domain,
+    load_encoder_class,
+)
 
-Kind = Literal["pretrain", "finetune", "predict"]
-KINDS: tuple[Kind, ...] = ("pretrain", "finetune", "predict")
+Kind = Literal["pretrain", "finetune", "retrain", "predict"]
+KINDS: tuple[Kind, ...] = ("pretrain", "finetune", "retrain", "predict")
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 """Presets that come with the project: the defaults of each deployment's form, one YAML each."""
@@ -36,8 +44,8 @@ class DataSettings(BaseModel):
         str,
         Field(
             max_length=4096,
-            description="An uploaded dataset's name, an embedded one's, or a file in the inbox; "
-            "on the command line any file",
+            description="An uploaded dataset's name, an embedded one's, or a file or folder in the inbox; "
+            "on the command line any path",
         ),
     ] = ""
     pasted: Annotated[
@@ -75,7 +83,7 @@ class TaskSettings(BaseModel):
         ),
     ] = []
     task: Annotated[
-        Literal["auto", "regression", "classification"],
+        Literal["auto"] | TaskName,
         Field(
             description="Kind of the targets; auto = regression for numbers, classification for 0/1 or text"
         ),
@@ -102,6 +110,42 @@ class ResumeSettings(BaseModel):
     ] = False
 
 
+class PromotionSettings(BaseModel):
+    """When a new version takes the place of the champion."""
+
+    confidence: Annotated[
+        float,
+        Field(
+            ge=0.5,
+            lt=1,
+            description="Least probability of being better than the champion (paired bootstrap of the test "
+            "rows) at which a new version takes its place",
+        ),
+    ] = 0.9
+
+
+class RetrainSettings(BaseModel):
+    """What is trained again."""
+
+    model: Annotated[
+        list[str],
+        Field(
+            max_length=1000,
+            description="Models to train again where their data, settings or code have changed; "
+            "empty = all that have a champion",
+        ),
+    ] = []
+
+
+class ScheduleSettings(BaseModel):
+    """When a deployment runs by itself. Read as it is first registered; from then on Prefect's UI decides."""
+
+    schedule: str = "0 2 * * *"
+    """Cron expression: minute, hour, day of the month, month, day of the week."""
+    time_zone: str = "UTC"
+    """As in the time zone database (``Europe/Zurich``)."""
+
+
 class PredictionSettings(BaseModel):
     """Which model answers, and where the answers go."""
 
@@ -116,7 +160,9 @@ class PredictionSettings(BaseModel):
     output: Annotated[
         str,
         Field(
-            max_length=4096, description="File to write, .parquet or .csv; empty = one in the outputs folder"
+            max_length=4096,
+            description="File to write: a table (.parquet, .csv) or the map of a scene (.tif); "
+            "empty = one in the outputs folder",
         ),
     ] = ""
 
@@ -131,7 +177,8 @@ class FlowSettings(BaseModel):
 
     def part(self, kind: type[Part]) -> Part:
         """The fields that one room declared, as that room's own settings."""
-        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+        own = type(self).model_fields
+        return kind(**{name: getattr(self, name) for name in kind.model_fields if name in own})
 
     @property
     def digest(self) -> str:
@@ -151,10 +198,16 @@ def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
     fields: dict[str, tuple[Any, FieldInfo]] = {}
     for part in _parts(kind, domain):
         for name, info in part.model_fields.items():
-            fields[name] = (info.annotation, info)
+            if info.json_schema_extra != FROM_DATA:
+                fields[name] = (info.annotation, info)
+    if "task" in fields:
+        fields["task"] = (Literal[("auto", *domain.tasks)], fields["task"][1])
     if kind == "pretrain":
         fields["dataset"] = _redefault(fields["dataset"], domain.corpus)
-    presets = read_config(CONFIGS / f"{kind}-{domain_name}.yaml")
+    presets = read_config(preset_file(kind, domain_name))
+    if kind == "retrain":
+        when = ScheduleSettings.model_fields
+        presets = {name: value for name, value in presets.items() if name not in when}
     for name, value in presets.items():
         if name not in fields:
             raise GroundworkError(
@@ -166,6 +219,11 @@ def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
     )
     _check_presets(made, presets, f"{kind}-{domain_name}.yaml")
     return made
+
+
+def preset_file(kind: Kind, domain_name: str) -> Path:
+    """Where the defaults of a deployment are written, if there are any."""
+    return CONFIGS / f"{kind}-{domain_name}.yaml"
 
 
 def _check_presets(model: type[FlowSettings], presets: dict[str, Any], file: str) -> None:
@@ -197,6 +255,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
     if kind == "predict":
         return [PredictionSettings, DataSettings]
+    if kind == "retrain":
+        return [RetrainSettings, PromotionSettings]
     # Imported here: these pull in torch, which takes seconds that asking for help need not wait for.
     from models.pretraining import PretrainingSettings
     from models.training import TrainingSettings
@@ -223,6 +283,7 @@ def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
         _split_settings(domain),
         size,
         domain.encoding,
+        PromotionSettings,
         ResumeSettings,
     ]
 
@@ -244,8 +305,11 @@ def _size_settings(domain: Domain) -> type[BaseModel]:
 
 
 def _split_settings(domain: Domain) -> type[BaseModel]:
-    described = "How test rows are held out: by group, so that no group is on both sides (80/10/10)"
-    return _choice_settings("SplitSettings", "split", domain.split_methods, described)
+    described = (
+        "How test rows are held out: by group, so that no group is on both sides (80/10/10); "
+        f"auto = {domain.split_methods[0]} where the data allow it"
+    )
+    return _choice_settings("SplitSettings", "split", ("auto", *domain.split_methods), described)
 
 
 def _choice_settings(kind: str, name: str, choices: tuple[str, ...], description: str) -> type[BaseModel]:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from domains.contract import Domain, GroundworkError, Source, digest_of
+from domains.contract import Domain, EncodingSpec, GroundworkError, Source, digest_of
 from flows.home import Home
 from flows.settings import LARGEST_PASTE, DataSettings
 
 
-def open_source(domain: Domain, settings: DataSettings, home: Home, *, trusted: bool) -> Source:
+def open_source(
+    domain: Domain, settings: DataSettings, encoding: EncodingSpec, home: Home, *, trusted: bool
+) -> Source:
     """Open the dataset that the settings name.
 
     ``trusted`` settings come from the user's own shell and may name any file; others reach embedded
@@ -21,18 +23,18 @@ def open_source(domain: Domain, settings: DataSettings, home: Home, *, trusted: 
     """
     column = settings.input_column or None
     if settings.pasted:
-        return domain.open(_keep_pasted(settings.pasted, home), column)
+        return domain.open(_keep_pasted(settings.pasted, home), encoding, column)
     if not settings.dataset:
         raise GroundworkError(
             f"no dataset is given: name a file, an upload or one of {', '.join(sorted(domain.embedded()))}"
         )
     if settings.dataset in domain.embedded():
-        return domain.embedded()[settings.dataset]()
-    return domain.open(find_file(settings.dataset, home, trusted=trusted), column)
+        return domain.embedded()[settings.dataset](encoding)
+    return domain.open(find_file(settings.dataset, home, trusted=trusted), encoding, column)
 
 
 def find_file(name: str, home: Home, *, trusted: bool) -> Path:
-    """The file that a dataset's name or path means. Raises GroundworkError when there is none."""
+    """The file or folder that a dataset's name or path means. Raises GroundworkError when there is none."""
     path = Path(name).expanduser()
     if trusted and path.exists():
         return path
@@ -41,7 +43,7 @@ def find_file(name: str, home: Home, *, trusted: bool) -> Path:
         resolved = candidate.resolve()
         if not any(resolved.is_relative_to(root) for root in roots):
             continue
-        if resolved.is_file():
+        if resolved.is_file() or (resolved.is_dir() and resolved not in roots):
             return resolved
     if trusted and (path.suffix or path.is_absolute()):
         raise GroundworkError(f"there is no file {name}: check the path")
@@ -65,9 +67,7 @@ def _candidates(path: Path, roots: list[Path]) -> Iterator[Path]:
         yield root / path
         # An upload is named without its suffix.
         if len(path.parts) == 1 and root.is_dir():
-            yield from sorted(
-                entry for entry in root.iterdir() if dataset_name(entry.name) == path.name and entry.is_file()
-            )
+            yield from sorted(entry for entry in root.iterdir() if dataset_name(entry.name) == path.name)
 
 
 def dataset_name(name: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from domains.contract import Sample, TargetSpec, load_encoder_class
+from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
 
 # A version is one small file: a bar for each load would only litter logs and terminals.
 disable_progress_bar()
@@ -28,6 +28,17 @@ class Embeddings(NamedTuple):
     """[B, D]"""
     mask: torch.Tensor
     """bool [B, N], True for a token that exists."""
+
+
+class DenseFeatures(NamedTuple):
+    """What a head of pixel level works on: a batch of B images of H × W pixels in C channels."""
+
+    tokens: torch.Tensor
+    """[B, D, h, w]: embeddings on the grid of tokens, each of which covers the same number of pixels."""
+    pixels: torch.Tensor
+    """[B, C, H, W]: the scaled input, zero where there is no data."""
+    valid: torch.Tensor
+    """bool [B, H, W], True where there is data."""
 
 
 class Masked(NamedTuple):
@@ -55,13 +66,29 @@ class Encoder(PreTrainedModel):
     """Names of the linear layers that low-rank adaptation adds to."""
 
     @classmethod
-    def create(cls, preset: str, **overrides: Any) -> Encoder:
-        """A freshly initialised encoder of a preset size."""
+    def create(cls, preset: str, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:
+        """A freshly initialised encoder of a preset size, for input encoded by ``encoding``."""
         make_config: Any = cls.config_class
-        return cls(make_config(**{**cls.presets[preset], **overrides}))
+        known = {} if encoding is None else encoding.model_dump(mode="json")
+        return cls(make_config(**{**cls.presets[preset], "encoding": known, **overrides}))
 
-    @staticmethod
-    def tokens(sample: Sample) -> int:
+    def fit_input(self, encoding: EncodingSpec, samples: Sequence[Sample]) -> None:
+        """Make ready for input encoded by ``encoding``, of which ``samples`` are for training.
+
+        An encoder whose scaling depends on its input measures what it does not know yet, and keeps what
+        it knows. Raises GroundworkError for input that its weights cannot take, naming both sides.
+        """
+        asked = encoding.model_dump(mode="json")
+        if self.config.encoding and self.config.encoding != asked:
+            differing = [name for name in asked if asked[name] != self.config.encoding.get(name)]
+            sides = [{name: side.get(name) for name in differing} for side in (self.config.encoding, asked)]
+            raise GroundworkError(
+                f"the encoder was made for other encoding settings ({sides[0]}, here {sides[1]}): "
+                "use the same here, or another foundation"
+            )
+        self.config.encoding = asked
+
+    def tokens(self, sample: Sample) -> int:
         """How many tokens a sample becomes; batches group samples of like size."""
         raise NotImplementedError
 
@@ -70,6 +97,15 @@ class Encoder(PreTrainedModel):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Embeddings:
+        raise NotImplementedError
+
+    @property
+    def pixel_channels(self) -> int:
+        """Channels of ``DenseFeatures.pixels``; for encoders of images only."""
+        raise NotImplementedError
+
+    def dense(self, batch: Batch) -> DenseFeatures:
+        """Features for heads of pixel level; for encoders of images only."""
         raise NotImplementedError
 
     def masked_forward(
@@ -87,14 +123,19 @@ class Encoder(PreTrainedModel):
 
 
 class EncoderConfig(PreTrainedConfig):
-    """Base of every encoder's configuration; ``hidden_size`` is the width D of its embeddings."""
+    """Base of every encoder's configuration.
+
+    ``hidden_size`` is the width D of its embeddings; ``encoding`` the settings of the input it takes, as
+    JSON, empty until they are known.
+    """
 
     hidden_size: int = 128
+    encoding: dict[str, Any] | None = None
 
 
-def create_encoder(domain: str, preset: str) -> Encoder:
-    """A fresh encoder for a domain. Raises GroundworkError for an unknown domain."""
-    created: Encoder = load_encoder_class(domain).create(preset)
+def create_encoder(domain: str, preset: str, encoding: EncodingSpec) -> Encoder:
+    """A fresh encoder for a domain's data. Raises GroundworkError for an unknown domain."""
+    created: Encoder = load_encoder_class(domain).create(preset, encoding)
     return created
 
 

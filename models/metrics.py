@@ -12,7 +12,7 @@ from domains.contract import Target
 PRIMARY = {"regression": "mae", "binary": "auroc", "multiclass": "accuracy"}
 """What decides between two models of a task, by the kind of its first target."""
 
-HIGHER_IS_BETTER = {"heldout_loss": False, "mae": False, "auroc": True, "accuracy": True}
+HIGHER_IS_BETTER = {"heldout_loss": False, "mae": False, "auroc": True, "accuracy": True, "miou": True}
 """Every figure that may decide."""
 
 
@@ -62,7 +62,8 @@ def task_metrics(targets: Sequence[Target], truth: np.ndarray, predicted: np.nda
 
 def primary_metric(targets: Sequence[Target]) -> str:
     """Name of the metric that decides between models of a task."""
-    return PRIMARY[targets[0].kind]
+    first = targets[0]
+    return "miou" if first.level == "pixel" and first.kind != "regression" else PRIMARY[first.kind]
 
 
 def better(metric: str, challenger: float, champion: float) -> bool:

@@ -21,11 +21,13 @@ from domains.contract import (
     Reject,
     Row,
     Sample,
+    Target,
     TaskSpec,
     load_domain,
     load_encoder_class,
 )
 from models.encoder import Encoder
+from models.targets import is_pixel_task
 from models.tuning import TaskModel
 
 CONTRACT, HEAD, ENCODER, GOLDEN = "contract.json", "head.safetensors", "encoder", "golden.json"
@@ -34,6 +36,8 @@ GOLDEN_TOLERANCE = 1e-3
 """Largest relative difference from the golden answers, across machines and libraries."""
 
 BATCH = 64
+ROWS_AT_ONCE = 1024
+"""Rows whose samples are in memory together; enough to sort them into batches of like size."""
 
 
 class Lineage(BaseModel):
@@ -52,6 +56,8 @@ class Lineage(BaseModel):
     """Commit of the code that made it, or its version where there is no repository."""
     mlflow_run: str
     flow_run: str
+    simulated: bool = False
+    """Whether it learnt from data that a program made up."""
 
 
 class VersionContract(BaseModel):
@@ -146,11 +152,22 @@ class Predictor:
         (folder / CONTRACT).write_text(contract.model_dump_json(indent=2))
         (folder / GOLDEN).write_text("{}")
         predictor = Predictor.load(folder)
-        inputs = list(predictor.domain.example)
+        inputs = predictor.examples
         answers = predictor.answer_values(inputs)
         predictor.golden = {"inputs": inputs, "outputs": answers.outputs.astype(float).tolist()}
         (folder / GOLDEN).write_text(json.dumps(predictor.golden, indent=2))
         return predictor
+
+    @property
+    def examples(self) -> list[Any]:
+        """A few valid inputs."""
+        return list(self.domain.example(self.spec))
+
+    @property
+    def pixel_target(self) -> Target | None:
+        """The target, where the version answers each pixel of an input."""
+        task = self.contract.task
+        return task.targets[0] if task is not None and is_pixel_task(task.targets) else None
 
     def read(self, row: Row) -> Record | Reject:
         """Parse and standardise one raw row, as training did."""
@@ -165,22 +182,37 @@ class Predictor:
         return self.encoder.tokens(sample)
 
     def predict(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Samples -> float32 [n, outputs]: units and probabilities, or a foundation's embeddings."""
+        """Samples -> float32 [n, outputs]: units and probabilities, or a foundation's embeddings.
+
+        A version that answers pixels gives their mean: the share of each class, or the mean value.
+        """
         if not samples:
             return np.empty((0, self.output_count), dtype=np.float32)
         order = np.argsort([self.tokens(sample) for sample in samples], kind="stable")
         results = np.empty((len(samples), self.output_count), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(order), BATCH):
-                chosen = order[start : start + BATCH]
-                batch = self.encoder.collate([samples[index] for index in chosen])
-                batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-                if isinstance(self.model, TaskModel):
-                    outputs = self.model.outputs(self.model(batch)["logits"])
-                else:
-                    outputs = self.model(batch).pooled
-                results[chosen] = outputs.float().cpu().numpy()
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            answered = self._answer_batch([samples[index] for index in chosen])
+            results[chosen] = answered if self.pixel_target is None else _mean_of_pixels(answered)
         return results
+
+    def predict_pixels(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Samples of equal size -> float32 [n, pixels, outputs], NaN where there is no data."""
+        batches = range(0, len(samples), BATCH)
+        return np.concatenate([self._answer_batch(samples[start : start + BATCH]) for start in batches])
+
+    def _answer_batch(self, samples: Sequence[Sample]) -> np.ndarray:
+        """One batch -> float32 [n, outputs], or [n, pixels, outputs] with NaN where there is no data."""
+        with torch.inference_mode():
+            batch = self.encoder.collate(samples)
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            if not isinstance(self.model, TaskModel):
+                return self.model(batch).pooled.float().cpu().numpy()
+            answered = self.model(batch)
+            outputs = self.model.outputs(answered["logits"])
+            if "valid" in answered:
+                outputs = torch.where(answered["valid"][..., None], outputs, torch.nan)
+            return outputs.float().cpu().numpy()
 
     @property
     def output_count(self) -> int:
@@ -196,16 +228,17 @@ class Predictor:
         """Raw rows -> predictions, with a reason for each that could not be used."""
         outputs = np.full((len(rows), self.output_count), np.nan, dtype=np.float32)
         reasons: list[str | None] = [None] * len(rows)
-        samples, places = [], []
-        for place, row in enumerate(rows):
-            read = self.read(row)
-            if isinstance(read, Reject):
-                reasons[place] = read.reason
-            else:
-                samples.append(self.encode(read))
-                places.append(place)
-        if samples:
-            outputs[places] = self.predict(samples)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            samples, places = [], []
+            for place, row in enumerate(rows[start : start + ROWS_AT_ONCE], start):
+                read = self.read(row)
+                if isinstance(read, Reject):
+                    reasons[place] = read.reason
+                else:
+                    samples.append(self.encode(read))
+                    places.append(place)
+            if samples:
+                outputs[places] = self.predict(samples)
         return Answers(outputs, reasons)
 
     def answer(self, outputs: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -217,10 +250,16 @@ class Predictor:
         for target in self.contract.task.targets:
             values = outputs[start : start + target.outputs].astype(float)
             start += target.outputs
+            chances = values if target.kind == "multiclass" else np.array([1 - values[0], values[0]])
             if target.kind == "regression":
                 described[target.name] = {"prediction": float(values[0]), "unit": target.unit}
+            elif target.level == "pixel":
+                shares = dict(zip(target.classes, map(float, chances), strict=True))
+                described[target.name] = {
+                    "prediction": target.classes[int(chances.argmax())],
+                    "shares": shares,
+                }
             else:
-                chances = values if target.kind == "multiclass" else np.array([1 - values[0], values[0]])
                 described[target.name] = {
                     "prediction": float(values[0])
                     if target.kind == "binary"
@@ -234,7 +273,8 @@ class Predictor:
         """Outputs [n, outputs] as table columns, ``TARGET_prediction`` for each target.
 
         A regression target's column is its value, a binary target's the probability of its second
-        class, a multiclass target's the most probable class, with ``TARGET_probability`` beside it.
+        class, a multiclass target's the most probable class, with ``TARGET_probability`` beside it. Where
+        pixels are answered, ``TARGET_share_CLASS`` is the share of each class.
         A foundation gives ``embedding_0`` and so on.
         """
         if self.contract.task is None:
@@ -244,7 +284,11 @@ class Predictor:
         for target in self.contract.task.targets:
             values = outputs[:, start : start + target.outputs]
             start += target.outputs
-            if target.kind == "multiclass":
+            if target.level == "pixel" and target.kind != "regression":
+                chances = values if target.kind == "multiclass" else np.hstack([1 - values, values])
+                for column, name in enumerate(target.classes):
+                    table[f"{target.name}_share_{name}"] = chances[:, column]
+            elif target.kind == "multiclass":
                 answered = np.isfinite(values).all(1)
                 labels = np.full(len(values), None, dtype=object)
                 labels[answered] = np.array(target.classes, dtype=object)[values[answered].argmax(1)]
@@ -264,6 +308,12 @@ class Predictor:
             or not (np.abs(answered - expected) <= GOLDEN_TOLERANCE * scale).all()
         ):
             raise GroundworkError("the version does not give its golden answers: it is damaged or misread")
+
+
+def _mean_of_pixels(answered: np.ndarray) -> np.ndarray:
+    """float32 [n, pixels, outputs] -> float64 [n, outputs], pixels without data left out."""
+    known = np.isfinite(answered)
+    return np.where(known, answered, 0).sum(1, dtype=np.float64) / np.maximum(known.sum(1), 1)
 
 
 def _first_line(error: Exception) -> str:

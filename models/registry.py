@@ -2,27 +2,29 @@
 
 Every version carries tags, so that plain MLflow queries answer what users ask: ``kind``, ``domain``,
 ``task``, ``unit``, ``split_id``, ``foundation``, ``dataset``, ``dataset_digest``, ``metric`` and its
-``value``, ``beats_floor`` and the ``promotion`` decision in words.
+``value``, ``beats_floor`` and the ``promotion`` decision in words. Every move of an alias is made here,
+and leaves an entry in the name's history (``models.history``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
 from domains.contract import GroundworkError
+from models.history import Action, Entry, read_history, write_entry, write_unchanged
 from models.predictor import Predictor
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -65,6 +67,8 @@ class Promotion:
 
     promoted: bool
     reason: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What was compared, by what it is a figure of: ``challenger``, ``champion``, ``floor``."""
 
 
 def names() -> list[str]:
@@ -137,7 +141,7 @@ def register(name: str, folder: Path, predictor: Predictor, run_id: str, tags: M
     if folder.name != FOLDER:
         raise ValueError(f"the folder of a version must be called {FOLDER!r}, not {folder.name!r}")
     client = MlflowClient()
-    inputs = pd.DataFrame({predictor.domain.input_column: list(predictor.domain.example)})
+    inputs = pd.DataFrame({predictor.domain.input_column: predictor.examples})
     # MLflow ties a model to the active run; leaving the context ends the run, which its owner undoes or
     # confirms.
     with mlflow.start_run(run_id=run_id):
@@ -166,11 +170,87 @@ def promote(version: Version, decision: Promotion) -> Version:
     client = MlflowClient()
     client.set_model_version_tag(version.name, str(version.version), "promotion", decision.reason)
     client.update_model_version(version.name, str(version.version), description=_described(version, decision))
+    before = _aliases(client, version.name).get(CHAMPION)
+    action: Action = "refused"
+    if decision.promoted:
+        action = "first" if before is None else "promoted"
+    _write_move(version, action, before, decision)
     alias = CHAMPION if decision.promoted else CHALLENGER
     client.set_registered_model_alias(version.name, alias, str(version.version))
     if decision.promoted and CHALLENGER in _aliases(client, version.name):
         client.delete_registered_model_alias(version.name, CHALLENGER)
     return resolve(version.reference)
+
+
+def rollback(name: str, to: int | None = None, reason: str = "") -> Version:
+    """Make an earlier version champion again: ``to``, or the champion that this one took the place of.
+
+    Raises UnknownModel for a name or version that is not registered, GroundworkError where there is
+    nothing to go back to.
+    """
+    aliases = _aliases(MlflowClient(), name)
+    before = aliases.get(CHAMPION)
+    if to is None:
+        to = _champion_before(name, before)
+    elif to == before:
+        raise GroundworkError(f"{name}/{to} is the champion already: name another version with --to")
+    version = resolve(f"{name}/{to}")
+    _write_move(version, "rolled back", before, Promotion(True, reason or "asked for; no reason was given"))
+    client = MlflowClient()
+    client.set_registered_model_alias(name, CHAMPION, str(to))
+    if aliases.get(CHALLENGER) == to:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return resolve(version.reference)
+
+
+def history(name: str) -> list[Entry]:
+    """What was decided on a name, and why, newest first. Raises UnknownModel."""
+    return read_history(_registered(MlflowClient(), name).tags)
+
+
+def note_unchanged(version: Version, reason: str, flow_run: str) -> Entry:
+    """Record that a retraining of the champion ``version`` had nothing to do."""
+    entry = Entry(
+        at=datetime.now(UTC), action="unchanged", version=version.version, reason=reason, flow_run=flow_run
+    )
+    return write_unchanged(version.name, entry)
+
+
+def _write_move(version: Version, action: Action, before: int | None, decision: Promotion) -> None:
+    """Before the alias moves: an entry too many says what was meant, a move without one cannot be told."""
+    entry = Entry(
+        at=datetime.now(UTC),
+        action=action,
+        champion_before=before,
+        version=version.version,
+        reason=decision.reason,
+        metric=version.tags.get("metric", ""),
+        values=dict(decision.values),
+        flow_run="" if action == "rolled back" else version.tags.get("flow_run_id", ""),
+        mlflow_run=version.run_id,
+    )
+    write_entry(version.name, entry)
+
+
+def _champion_before(name: str, current: int | None) -> int:
+    """The version that ``current`` took the place of, as the history tells, if it is still registered."""
+    if current is None:
+        raise GroundworkError(f"{name} has no champion to roll back: name a version with --to")
+    kept = {version.version for version in versions(name)}
+    sought = current
+    for entry in history(name):
+        # Rolling back twice goes back two steps: what a rollback left is not gone back to.
+        if entry.version == sought and entry.action in ("first", "promoted"):
+            if entry.champion_before is None:
+                raise GroundworkError(
+                    f"{name}/{current} took no other version's place: name a version with --to"
+                )
+            if entry.champion_before in kept:
+                return entry.champion_before
+            sought = entry.champion_before
+    raise GroundworkError(
+        f"the history does not tell which version of {name} came before {name}/{current}: name one with --to"
+    )
 
 
 def _described(version: Version, decision: Promotion) -> str:
@@ -197,8 +277,12 @@ def champion(name: str) -> Version | None:
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
+    return {alias: int(number) for alias, number in _registered(client, name).aliases.items()}
+
+
+def _registered(client: MlflowClient, name: str) -> RegisteredModel:
     try:
-        return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+        return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise
@@ -219,12 +303,12 @@ def _version(entry: ModelVersion, aliases: Mapping[str, int]) -> Version:
 
 
 def _signature(predictor: Predictor) -> ModelSignature:
-    example = predictor.domain.example[0]
+    example = predictor.examples[0]
     column = predictor.domain.input_column
     if isinstance(example, str):
         inputs = Schema([ColSpec("string", column)])
     else:
-        inputs = mlflow.models.infer_signature(pd.DataFrame({column: list(predictor.domain.example)})).inputs
+        inputs = mlflow.models.infer_signature(pd.DataFrame({column: predictor.examples})).inputs
     answered = predictor.columns(np.zeros((1, predictor.output_count), dtype=np.float32))
     outputs = [
         ColSpec("string" if values.dtype == object else "float", name) for name, values in answered.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 from torch import nn
 from torch.nn import functional as F
 
-from domains.contract import GroundworkError, Target
-from models.encoder import Batch, Encoder
+from domains.contract import Target
+from models.encoder import Batch, DenseFeatures, Encoder
+from models.targets import is_pixel_task
 
 Mode = Literal["probe", "lora", "full"]
 
@@ -54,12 +55,50 @@ class Head(nn.Module):
         return self.layers(pooled)
 
 
+class PixelHead(nn.Module):
+    """Features of tokens and of pixels -> raw outputs [B, H * W, outputs], row by row.
+
+    Tokens say what is around, and pixels where its borders lie: both are projected to few channels,
+    the tokens' are stretched over their pixels, and two convolutions decide. A linear head is the sum of
+    two projections.
+    """
+
+    WIDTH = 64
+
+    def __init__(self, tokens: int, pixels: int, outputs: int, dropout: float, linear: bool) -> None:
+        super().__init__()
+        width = outputs if linear else self.WIDTH
+        self.norm = nn.LayerNorm(tokens)
+        self.dropout = nn.Dropout(dropout)
+        self.from_tokens = nn.Conv2d(tokens, width, 1)
+        self.from_pixels = nn.Conv2d(pixels, width, 1 if linear else 3, padding=0 if linear else 1)
+        self.decide = (
+            nn.Identity()
+            if linear
+            else nn.Sequential(
+                nn.GELU(), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, outputs, 1)
+            )
+        )
+
+    def forward(self, features: DenseFeatures) -> torch.Tensor:
+        tokens = self.norm(features.tokens.movedim(1, -1)).movedim(-1, 1)
+        around = F.interpolate(
+            self.from_tokens(self.dropout(tokens)),
+            size=features.pixels.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        return self.decide(around + self.from_pixels(features.pixels)).flatten(2).movedim(1, 2)
+
+
 class TaskModel(nn.Module):
     """Encoder, head and the scaling of the targets.
 
     ``forward`` gives ``logits`` float32 [B, outputs] (each target's outputs side by side, in task
     order) and, with labels, the ``loss``. Labels are float32 [B, targets]: the value in the target's
     unit, or the code of the class; NaN where not measured.
+    A task of pixel level has one target; its logits are [B, H * W, outputs], its labels [B, H * W], and
+    ``valid`` bool [B, H * W] says which pixels hold data.
     """
 
     mean: torch.Tensor
@@ -73,9 +112,19 @@ class TaskModel(nn.Module):
         self.targets = tuple(targets)
         self.linear_head = linear_head
         outputs = sum(target.outputs for target in self.targets)
-        self.head = Head(encoder.config.hidden_size, outputs, dropout, linear_head)
+        width = encoder.config.hidden_size
+        self.head: nn.Module = (
+            PixelHead(width, encoder.pixel_channels, outputs, dropout, linear_head)
+            if self.answers_pixels
+            else Head(width, outputs, dropout, linear_head)
+        )
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))
+
+    @property
+    def answers_pixels(self) -> bool:
+        """Whether it answers each pixel rather than each sample."""
+        return is_pixel_task(self.targets)
 
     def fit_scaling(self, labels: np.ndarray) -> None:
         """Set mean and scale of the regression outputs from training labels [n, targets]."""
@@ -93,6 +142,14 @@ class TaskModel(nn.Module):
         return placed
 
     def forward(self, batch: Batch, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        if self.answers_pixels:
+            encoder: Any = self.encoder
+            features = encoder.dense(batch)
+            logits, valid = self.head(features).float(), features.valid.flatten(1)
+            if labels is None:
+                return {"logits": logits, "valid": valid}
+            labels = torch.where(valid, labels, torch.nan)
+            return {"loss": self.loss(logits.flatten(0, 1), labels.reshape(-1, 1)), "logits": logits}
         logits = self.head(self.encoder(batch).pooled).float()
         if labels is None:
             return {"logits": logits}
@@ -116,13 +173,13 @@ class TaskModel(nn.Module):
         return torch.stack(losses).mean() if losses else logits.sum() * 0
 
     def outputs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Raw outputs -> values in the target's unit, or probabilities; float32 [B, outputs]."""
+        """Raw outputs -> values in the target's unit, or probabilities; float32 [..., outputs]."""
         values = logits * self.scale + self.mean
         for target, outputs in self.slices():
             if target.kind == "binary":
-                values[:, outputs] = torch.sigmoid(logits[:, outputs])
+                values[..., outputs] = torch.sigmoid(logits[..., outputs])
             elif target.kind == "multiclass":
-                values[:, outputs] = torch.softmax(logits[:, outputs], -1)
+                values[..., outputs] = torch.softmax(logits[..., outputs], -1)
         return values
 
 
@@ -145,90 +202,3 @@ def merge(model: TaskModel) -> None:
     if isinstance(model.encoder, PeftModel):
         model.encoder = model.encoder.merge_and_unload()
     model.encoder.requires_grad_(True)
-
-
-MOST_CLASSES = 100
-"""More distinct texts than this are names, not classes."""
-
-MOSTLY = 0.9
-"""Share of numbers that makes a column numeric; its other cells are reported, not learnt."""
-
-
-def infer_target(
-    name: str, cells: Sequence[str], kind: Literal["auto", "regression", "classification"], unit: str = ""
-) -> Target:
-    """Say what a column of text cells is.
-
-    The rule of ``auto``: a column of which at least nine measured cells in ten are numbers is a
-    regression target, unless they are exactly the two numbers 0 and 1, which make it binary; any
-    other column is a classification target, binary with two distinct texts and multiclass with 3 to
-    100. A classification target by request takes its distinct cells as classes. Empty cells and
-    ``nan`` are not measured. Raises GroundworkError for a column that is empty, constant or neither.
-    """
-    measured = [cell.strip() for cell in cells if not is_missing(cell)]
-    if not measured:
-        raise GroundworkError(f"target {name!r} has no value in any usable row: choose another column")
-    numbers = [number_of(cell) for cell in measured]
-    distinct_numbers = sorted({number for number in numbers if number is not None})
-    numeric = sum(number is not None for number in numbers) >= MOSTLY * len(measured)
-    if kind == "auto":
-        kind = "regression" if numeric and distinct_numbers != [0.0, 1.0] else "classification"
-    if kind == "regression":
-        if not numeric:
-            odd = next(cell for cell, number in zip(measured, numbers, strict=True) if number is None)
-            raise GroundworkError(
-                f"target {name!r} holds text such as {odd[:40]!r} where numbers are needed: "
-                "clean it or use --task classification"
-            )
-        if len(distinct_numbers) == 1:
-            raise GroundworkError(f"target {name!r} is constant ({measured[0]}): there is nothing to learn")
-        return Target(name=name, kind="regression", unit=unit)
-    # "0", "0.0" and "0." are one class; the shortest way to write the number names it.
-    distinct = sorted(
-        {class_label(cell) for cell in measured}, key=lambda label: (number_of(label) or 0, label)
-    )
-    if len(distinct) == 1:
-        raise GroundworkError(f"target {name!r} is constant ({distinct[0]}): there is nothing to learn")
-    if len(distinct) > MOST_CLASSES:
-        raise GroundworkError(
-            f"target {name!r} has {len(distinct)} distinct values, more than {MOST_CLASSES} classes: "
-            "is it a name rather than a target? use --task regression for numbers"
-        )
-    return Target(name=name, kind="binary" if len(distinct) == 2 else "multiclass", classes=tuple(distinct))
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell says that nothing was measured."""
-    return cell.strip().lower() in {"", "nan", "na", "n/a", "null", "none"}
-
-
-def number_of(cell: str) -> float | None:
-    """The finite number a cell writes, or None."""
-    try:
-        number = float(cell)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
-
-
-def class_label(cell: str) -> str:
-    """The label that a cell of a classification target writes."""
-    number = number_of(cell)
-    return cell.strip() if number is None else f"{number:g}"
-
-
-def label_matrix(targets: Sequence[Target], columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Text cells by target -> float64 [n, targets].
-
-    Holds values or class codes; NaN where not measured or where the cell does not fit the target.
-    """
-    labels = np.full((len(columns[0]), len(targets)), np.nan)
-    for index, (target, cells) in enumerate(zip(targets, columns, strict=True)):
-        codes = {label: float(code) for code, label in enumerate(target.classes)}
-        for row, cell in enumerate(cells):
-            if is_missing(cell):
-                continue
-            value = number_of(cell) if target.kind == "regression" else codes.get(class_label(cell))
-            if value is not None:
-                labels[row, index] = value
-    return labels

@@ -34,7 +34,7 @@ def molecules() -> list[str]:
 
     domain = load_domain("molecules")
     spec = domain.encoding()
-    chosen = [row for row in domain.embedded()[domain.corpus]().stream() if row.index % 300 == 0][:160]
+    chosen = [row for row in domain.embedded()[domain.corpus](spec).stream() if row.index % 300 == 0][:160]
     records = [domain.read(row, spec) for row in chosen]
     return [record.identity for record in records if isinstance(record, Record)][:140]
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from domains.contract import EncodingSpec, Floor, Record, Reject, Row, Sample, Source, TargetSpec, TaskSpec
+from domains.contract import (
+    EncodingSpec,
+    Floor,
+    Record,
+    Reject,
+    Row,
+    Sample,
+    Source,
+    TargetSpec,
+    TaskName,
+    TaskSpec,
+)
 from domains.molecules import drawing, embedded, floors, reading, scaffolds
 from domains.molecules.descriptors import DESCRIPTORS, descriptors
 from domains.molecules.encoding import ATOM_FIELDS, BOND_FIELDS, encode
@@ -26,17 +37,21 @@ class Molecules:
     encoding: type[EncodingSpec] = MoleculeEncoding
     split_methods = scaffolds.SPLIT_METHODS
     corpus = "chemicals"
-    example = ("CCO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O")
+    tasks: tuple[TaskName, ...] = ("regression", "classification")
+    shard_rows = 8192
 
     ATOM_FIELDS = ATOM_FIELDS
     BOND_FIELDS = BOND_FIELDS
     DESCRIPTORS = DESCRIPTORS
 
-    def embedded(self) -> Mapping[str, Callable[[], Source]]:
+    def example(self, spec: EncodingSpec) -> tuple[str, ...]:
+        return ("CCO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O")
+
+    def embedded(self) -> Mapping[str, Callable[[EncodingSpec], Source]]:
         return embedded.embedded_sources()
 
-    def open(self, path: Path, input_column: str | None = None) -> Source:
-        return reading.open_source(path, input_column)
+    def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
+        return reading.open_source(path, spec, input_column)
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
         return reading.read(row, cast(MoleculeEncoding, spec))
@@ -59,7 +74,10 @@ class Molecules:
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
         return {"descriptors": descriptors(record.value)}
 
-    def groups(self, records: Sequence[Record], method: str) -> np.ndarray:
+    def labels(self, record: Record, targets: Sequence[str]) -> Sample:
+        raise ValueError("molecules have no pixels")  # no source of molecules has targets of that level
+
+    def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
         return scaffolds.group_records(records, method)
 
     def floors(self, task: TaskSpec) -> Sequence[Floor]:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from domains.contract import GroundworkError, Row, Source, digest_of
+from domains.contract import EncodingSpec, GroundworkError, Row, Source, digest_of
 
 IDENTIFIERS = (
     "chemical identifiers pubchem large.tsv",
@@ -30,7 +30,7 @@ CARBIDE_ELEMENTS = frozenset(["B", "C", "Si"])
 KELVIN = "K"
 
 
-def embedded_sources() -> Mapping[str, Callable[[], Source]]:
+def embedded_sources() -> Mapping[str, Callable[[EncodingSpec], Source]]:
     """Datasets by name. Organic here means: one component (no salts), 2 to 60 heavy atoms, with
     carbon, of ``ORGANIC_ELEMENTS`` only, and no carbide.
 
@@ -46,7 +46,7 @@ def embedded_sources() -> Mapping[str, Callable[[], Source]]:
     }
 
 
-def _corpus() -> Source:
+def _corpus(spec: EncodingSpec) -> Source:
     def stream() -> Iterator[Row]:
         seen: set[str] = set()
         for cas, (smiles, name) in _organic().items():
@@ -54,10 +54,10 @@ def _corpus() -> Source:
                 seen.add(smiles)
                 yield Row(len(seen) - 1, smiles, {"smiles": smiles, "cas": cas, "name": name})
 
-    return _source("chemicals", ("smiles", "cas", "name"), "Identifiers", stream)
+    return _source("chemicals", ("smiles", "cas", "name"), "Identifiers", stream, spec)
 
 
-def _property(name: str, column: str, table: str) -> Source:
+def _property(name: str, column: str, table: str, spec: EncodingSpec) -> Source:
     def stream() -> Iterator[Row]:
         organic, index = _organic(), 0
         for line in _lines("Phase Change", table)[1:]:
@@ -68,7 +68,13 @@ def _property(name: str, column: str, table: str) -> Source:
                 index += 1
 
     return _source(
-        name, ("smiles", "cas", "name", column), f"Phase Change/{table}", stream, (column,), {column: KELVIN}
+        name,
+        ("smiles", "cas", "name", column),
+        f"Phase Change/{table}",
+        stream,
+        spec,
+        (column,),
+        {column: KELVIN},
     )
 
 
@@ -77,13 +83,14 @@ def _source(
     columns: tuple[str, ...],
     table: str,
     stream: Callable[[], Iterator[Row]],
+    spec: EncodingSpec,
     targets: tuple[str, ...] = (),
     units: Mapping[str, str] | None = None,
 ) -> Source:
     origin = f"chemicals {version('chemicals')}: {table}"
     # An installed version's tables never change, so its number stands for their content.
     digest = digest_of([name, origin, columns, IDENTIFIERS, len(HEAVY_ATOMS), sorted(ORGANIC_ELEMENTS)])
-    return Source(name, origin, digest, columns, stream, "smiles", targets, units or {})
+    return Source(name, origin, digest, columns, stream, spec, "smiles", targets, units or {})
 
 
 @cache

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from rdkit import rdBase
 from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from domains.contract import Floor, Record
-from domains.molecules.descriptors import DESCRIPTORS, descriptors
+from domains.molecules.descriptors import descriptors
 
 RADIUS, BITS = 2, 2048
 LARGEST = 1e6
@@ -18,28 +19,27 @@ LARGEST = 1e6
 
 def molecule_floors() -> Sequence[Floor]:
     return (
-        Floor("ECFP4 + random forest", morgan_fingerprints, "forest"),
-        Floor("descriptors + random forest", descriptor_matrix, "forest"),
+        Floor("ECFP4 + random forest", morgan_fingerprint, "forest"),
+        Floor("descriptors + random forest", cheap_descriptors, "forest"),
     )
 
 
-def morgan_fingerprints(records: Sequence[Record]) -> np.ndarray:
-    """Bits of the Morgan fingerprint of radius 2 (ECFP4), uint8 [n, 2048].
+def morgan_fingerprint(record: Record) -> np.ndarray:
+    """Bits of the Morgan fingerprint of radius 2 (ECFP4), uint8 [2048].
 
     Source: Rogers & Hahn, J. Chem. Inf. Model. 2010, 50, 742.
     """
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    matrix = np.zeros((len(records), BITS), np.uint8)
-    for row, record in enumerate(records):
-        matrix[row] = generator.GetFingerprintAsNumPy(record.value)
-    return matrix
+    return _generator().GetFingerprintAsNumPy(record.value)
 
 
-def descriptor_matrix(records: Sequence[Record]) -> np.ndarray:
-    """The cheap descriptors, log P and molar refractivity, float32 [n, k + 2], gaps as 0."""
-    matrix = np.zeros((len(records), len(DESCRIPTORS) + 2), np.float32)
+@cache
+def _generator() -> rdFingerprintGenerator.FingerprintGenerator64:
+    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+
+
+def cheap_descriptors(record: Record) -> np.ndarray:
+    """The cheap descriptors, log P and molar refractivity, float32 [k + 2], gaps as 0."""
     with rdBase.BlockLogs():
-        for row, record in enumerate(records):
-            matrix[row, :-2] = descriptors(record.value)
-            matrix[row, -2:] = rdMolDescriptors.CalcCrippenDescriptors(record.value)
-    return np.clip(np.nan_to_num(matrix, nan=0.0), -LARGEST, LARGEST)
+        crippen = rdMolDescriptors.CalcCrippenDescriptors(record.value)
+        values = np.concatenate([descriptors(record.value), crippen]).astype(np.float32)
+    return np.clip(np.nan_to_num(values, nan=0.0), -LARGEST, LARGEST)

@@ -41,7 +41,7 @@ class MoleculeEncoding(EncodingSpec):
 # --------------------------------------------------------------------------------------------- sources
 
 
-def open_source(path: Path, input_column: str | None = None) -> Source:
+def open_source(path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
     """Rows of a table or an SDF file (gzipped or not); the values are SMILES or mol blocks.
 
     The SMILES column is ``input_column``; else the one headed as in ``SMILES_HEADERS``; else the only one
@@ -51,7 +51,7 @@ def open_source(path: Path, input_column: str | None = None) -> Source:
     if suffix_of(path) in (".sdf", ".sd", ".mol"):
         if input_column is not None:
             raise GroundworkError(f"{path.name} holds structures, not columns: leave out --input-column")
-        return _open_sdf(path)
+        return _open_sdf(path, spec)
     table = open_table(path)
     column = _smiles_column(table, path.name, input_column)
     place = table.columns.index(column)
@@ -63,7 +63,7 @@ def open_source(path: Path, input_column: str | None = None) -> Source:
             yield Row(index, Unreadable(fault, value) if fault else value, fields)
 
     digest = digest_of([table.digest, table.columns, place])
-    return Source(path.name, str(path.resolve()), digest, table.columns, stream, column)
+    return Source(path.name, str(path.resolve()), digest, table.columns, stream, spec, column)
 
 
 def _smiles_column(table: Table, name: str, wanted: str | None) -> str:
@@ -102,7 +102,7 @@ def _parses(text: str) -> bool:
 # ------------------------------------------------------------------------------------------------- SDF
 
 
-def _open_sdf(path: Path) -> Source:
+def _open_sdf(path: Path, spec: EncodingSpec) -> Source:
     digest, encoding = inspect_text(path)
 
     def entries() -> Iterator[tuple[str | Unreadable, dict[str, str]]]:
@@ -117,7 +117,7 @@ def _open_sdf(path: Path) -> Source:
         for index, (value, properties) in enumerate(entries()):
             yield Row(index, value, {column: properties.get(column, "") for column in columns})
 
-    return Source(path.name, str(path.resolve()), digest_of([digest, "sdf"]), columns, stream)
+    return Source(path.name, str(path.resolve()), digest_of([digest, "sdf"]), columns, stream, spec)
 
 
 def _sdf_entries(lines: Iterator[str]) -> Iterator[tuple[str | Unreadable, dict[str, str]]]:

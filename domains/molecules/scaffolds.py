@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -13,7 +13,7 @@ from domains.contract import GroundworkError, Record
 SPLIT_METHODS = ("scaffold", "random")
 
 
-def group_records(records: Sequence[Record], method: str) -> np.ndarray:
+def group_records(records: Iterable[Record], method: str) -> np.ndarray:
     """Group of each record, int64 [n], numbered by first appearance.
 
     ``scaffold``: the Bemis-Murcko framework without stereo, as MoleculeNet, DeepChem and Chemprop cut it

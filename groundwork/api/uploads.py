@@ -202,7 +202,8 @@ class _FileField:
 def _inspect(domain: str, path: Path) -> tuple[Source, int | None]:
     """Open the file as its domain does, and count its rows as far as a second goes."""
     try:
-        source = load_domain(domain).open(path)
+        opened = load_domain(domain)
+        source = opened.open(path, opened.encoding())
     except GroundworkError as error:
         # The file's name of the moment means nothing to the user.
         raise GroundworkError(

@@ -35,12 +35,12 @@ def source(count: int = 1000, name: str = "some") -> Source:
             value = SMILES[index % len(SMILES)]
             yield Row(index, value, {"smiles": value, "y": str(index), "note": "é\n"})
 
-    return Source(name, "here", digest_of([name, count]), ("smiles", "y", "note"), stream, "smiles")
+    return Source(name, "here", digest_of([name, count]), ("smiles", "y", "note"), stream, SPEC, "smiles")
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "SHARD_ROWS", 100)
+    monkeypatch.setattr(MOLECULES, "shard_rows", 100)
 
 
 def test_samples_come_back_as_they_were_encoded(tmp_path: Path) -> None:
@@ -137,13 +137,13 @@ def test_a_changed_featuriser_never_reads_an_old_store(tmp_path: Path) -> None:
 
 
 def test_sources_without_one_usable_row(tmp_path: Path) -> None:
-    none = Source("none", "here", "0", ("smiles",), lambda: iter([Row(0, "x!"), Row(1, "")]))
+    none = Source("none", "here", "0", ("smiles",), lambda: iter([Row(0, "x!"), Row(1, "")]), SPEC)
     store = build("molecules", none, SPEC, tmp_path)
     assert (len(store), store.counts.rejects) == (0, 2)
     assert store.tokens.tolist() == store.rows.tolist() == store.identities == []
-    empty = build("molecules", Source("empty", "here", "1", (), lambda: iter([])), SPEC, tmp_path)
+    empty = build("molecules", Source("empty", "here", "1", (), lambda: iter([]), SPEC), SPEC, tmp_path)
     assert (len(empty), list(empty.rejects())) == (0, [])
-    single = Source("single", "here", "2", (), lambda: iter([Row(0, "C")]))
+    single = Source("single", "here", "2", (), lambda: iter([Row(0, "C")]), SPEC)
     assert build("molecules", single, SPEC, tmp_path)[0]["bonds"].shape == (0, 2)
 
 
@@ -189,13 +189,13 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import domains.store as store_module
-from test_store import SPEC, source
+from test_store import MOLECULES, SPEC, source
 
 def say(done, total):
     print(done, flush=True)
 
 if __name__ == "__main__":
-    store_module.SHARD_ROWS = 100
+    MOLECULES.shard_rows = 100
     store = store_module.build(
         "molecules", source({count}), SPEC, Path({root!r}),
         keep=("y",), describe=True, workers={workers}, progress=say,
@@ -295,8 +295,8 @@ def test_memory_grows_by_no_more_than_16_bytes_a_row(tmp_path: Path) -> None:
         code = (
             "import resource, sys; from pathlib import Path\n"
             f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "import test_store as t, domains.store as s\n"
-            "s.SHARD_ROWS = 2000\n"
+            "import test_store as t\n"
+            "t.MOLECULES.shard_rows = 2000\n"
             f"root = Path({str(tmp_path / str(count))!r})\n"
             f"t.build('molecules', t.source({count}), t.SPEC, root, keep=('y',))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"

@@ -314,7 +314,7 @@ def test_an_interrupted_run_can_be_started_anew(home: Home, tables: Path, journa
 
 def test_the_same_run_twice_at_once_is_refused(home: Home, tables: Path, journal: Any) -> None:
     made = settings_class("finetune", "molecules")(dataset=str(tables / "logp.csv"), epochs=2, batch_size=32)
-    source = MOLECULES.open(tables / "logp.csv")
+    source = MOLECULES.open(tables / "logp.csv", MOLECULES.encoding())
     with (
         run_folder(home, "finetune", "molecules", made, source.digest),
         pytest.raises(GroundworkError, match="a run of exactly these settings is under way"),

@@ -82,7 +82,8 @@ def test_max_records_is_drawn_with_the_seed(home: Home, tables: Path) -> None:
     from flows.pretrain import _draw
     from flows.settings import LimitSettings
 
-    store = build("molecules", MOLECULES.open(tables / "smiles.csv"), MOLECULES.encoding(), home.stores)
+    spec = MOLECULES.encoding()
+    store = build("molecules", MOLECULES.open(tables / "smiles.csv", spec), spec, home.stores)
     one, again, other = (
         _draw(store, LimitSettings(max_records=80), seed)[0].rows.tolist() for seed in (1, 1, 2)
     )

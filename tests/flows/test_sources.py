@@ -14,6 +14,8 @@ from flows.sources import find_file, open_source
 MOLECULES = load_domain("molecules")
 ROWS = "smiles,logp\nCCO,1\nCCN,2\n"
 
+SPEC = MOLECULES.encoding()
+
 
 @pytest.fixture
 def state(tmp_path: Path) -> Home:
@@ -100,18 +102,25 @@ def test_the_shell_reaches_any_file(state: Home, monkeypatch: pytest.MonkeyPatch
         find_file("missing.csv", state, trusted=True)
 
 
-def test_a_folder_is_not_a_dataset(state: Home) -> None:
+def test_a_folder_is_found_and_left_to_the_domain(state: Home) -> None:
     (state.inbox / "week").mkdir()
-    with pytest.raises(GroundworkError, match="there is no dataset 'week'"):
-        find_file("week", state, trusted=False)
-    with pytest.raises(GroundworkError):
-        open_source(MOLECULES, DataSettings(dataset=str(state.inbox / "week")), state, trusted=True)
+    assert find_file("week", state, trusted=False) == state.inbox / "week"
+    for trusted in (True, False):
+        with pytest.raises(GroundworkError, match="is a folder"):
+            open_source(
+                MOLECULES, DataSettings(dataset=str(state.inbox / "week")), SPEC, state, trusted=trusted
+            )
+
+
+def test_the_inbox_itself_is_no_dataset(state: Home) -> None:
+    with pytest.raises(GroundworkError, match="there is no dataset"):
+        find_file(str(state.inbox), state, trusted=False)
 
 
 def test_pasted_rows_become_a_dataset(state: Home) -> None:
-    source = open_source(MOLECULES, DataSettings(pasted=ROWS), state, trusted=False)
+    source = open_source(MOLECULES, DataSettings(pasted=ROWS), SPEC, state, trusted=False)
     assert [row.value for row in source.stream()] == ["CCO", "CCN"]
-    again = open_source(MOLECULES, DataSettings(pasted=ROWS), state, trusted=False)
+    again = open_source(MOLECULES, DataSettings(pasted=ROWS), SPEC, state, trusted=False)
     assert again.digest == source.digest
     assert Path(source.origin).parent == state.datasets
     assert len(list(state.datasets.iterdir())) == 1
@@ -120,18 +129,20 @@ def test_pasted_rows_become_a_dataset(state: Home) -> None:
 @pytest.mark.parametrize("pasted", ["x", "a,b\n1,2\n", "\n\n", "smiles\n"])
 def test_pasted_nonsense_is_one_line(state: Home, pasted: str) -> None:
     with pytest.raises(GroundworkError) as error:
-        list(open_source(MOLECULES, DataSettings(pasted=pasted), state, trusted=False).stream())
+        list(open_source(MOLECULES, DataSettings(pasted=pasted), SPEC, state, trusted=False).stream())
     assert "\n" not in str(error.value)
 
 
 def test_wide_characters_count_as_the_bytes_they_take(state: Home) -> None:
     wide = DataSettings(pasted="smiles\n" + "é" * (300 * 1024))
     with pytest.raises(GroundworkError, match="larger than 512 KiB: upload them as a file"):
-        open_source(MOLECULES, wide, state, trusted=False)
+        open_source(MOLECULES, wide, SPEC, state, trusted=False)
 
 
 def test_pasted_rows_go_before_the_dataset_that_a_form_has_filled_in(state: Home) -> None:
-    pasted = open_source(MOLECULES, DataSettings(pasted=ROWS, dataset="chemicals"), state, trusted=False)
+    pasted = open_source(
+        MOLECULES, DataSettings(pasted=ROWS, dataset="chemicals"), SPEC, state, trusted=False
+    )
     assert pasted.name.startswith("pasted-")
 
 
@@ -139,9 +150,9 @@ def test_no_dataset_names_what_there_is(state: Home) -> None:
     with pytest.raises(
         GroundworkError, match=r"no dataset is given: name a file, an upload or one of .*chemicals"
     ):
-        open_source(MOLECULES, DataSettings(), state, trusted=False)
+        open_source(MOLECULES, DataSettings(), SPEC, state, trusted=False)
 
 
 def test_an_embedded_dataset_is_named_by_its_name(state: Home) -> None:
-    source = open_source(MOLECULES, DataSettings(dataset="chemicals"), state, trusted=False)
+    source = open_source(MOLECULES, DataSettings(dataset="chemicals"), SPEC, state, trusted=False)
     assert next(source.stream()).value

@@ -11,7 +11,8 @@ from small_models import LOGP, PHASE, TOXIC, samples_of, small_encoder, task_mod
 
 from domains.contract import GroundworkError
 from models.encoder import parameter_count
-from models.tuning import TaskModel, infer_target, is_missing, label_matrix, merge, prepare
+from models.targets import infer_target, is_missing, label_matrix
+from models.tuning import TaskModel, merge, prepare
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "CCCCCC", "OCC(O)CO"]
 

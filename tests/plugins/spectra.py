@@ -5,7 +5,7 @@ It is installed like any plugin, by its entry points; nothing in Groundwork know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,12 +46,16 @@ class Spectra:
     encoding = SpectrumEncoding
     split_methods = ("random",)
     corpus = "simulated-spectra"
-    example = (" ".join(map(str, range(16))), " ".join(["1"] * 24))
+    tasks = ("regression", "classification")
+    shard_rows = 1024
 
-    def embedded(self) -> Mapping[str, Callable[[], Source]]:
+    def example(self, spec: EncodingSpec) -> tuple[str, ...]:
+        return " ".join(map(str, range(16))), " ".join(["1"] * 24)
+
+    def embedded(self) -> Mapping[str, Callable[[EncodingSpec], Source]]:
         return {"simulated-spectra": _simulated}
 
-    def open(self, path: Path, input_column: str | None = None) -> Source:
+    def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
         table = open_table(path)
         column = input_column or self.input_column
         if column not in table.columns:
@@ -62,7 +66,7 @@ class Spectra:
                 fields = dict(zip(table.columns, cells, strict=True))
                 yield Row(index, fields[column], fields)
 
-        return Source(path.name, str(path), table.digest, table.columns, stream, input_column=column)
+        return Source(path.name, str(path), table.digest, table.columns, stream, spec, input_column=column)
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
         try:
@@ -83,7 +87,10 @@ class Spectra:
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
         return {"area": np.array([record.value.mean()], dtype=np.float32)}
 
-    def groups(self, records: Sequence[Record], method: str) -> np.ndarray:
+    def labels(self, record: Record, targets: Sequence[str]) -> Sample:
+        raise ValueError("spectra have no pixels")
+
+    def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
         return np.unique([record.identity for record in records], return_inverse=True)[1]
 
     def floors(self, task: TaskSpec) -> Sequence[Floor]:
@@ -94,11 +101,11 @@ class Spectra:
         return f"<svg><polyline points='{points}'/><text>{caption}</text></svg>".encode()
 
 
-def _moments(records: Sequence[Record]) -> np.ndarray:
-    return np.array([[record.value.mean(), record.value.std(), record.value.argmax()] for record in records])
+def _moments(record: Record) -> np.ndarray:
+    return np.array([record.value.mean(), record.value.std(), record.value.argmax()])
 
 
-def _simulated() -> Source:
+def _simulated(spec: EncodingSpec) -> Source:
     """One Gaussian line each, at a place that is the target."""
 
     def stream() -> Iterator[Row]:
@@ -111,7 +118,18 @@ def _simulated() -> Source:
 
     name, columns = "simulated-spectra", ("intensities", "line")
     digest = digest_of(f"{name}, seed 7")
-    return Source(name, __name__, digest, columns, stream, "intensities", ("line",), {"line": "channel"})
+    return Source(
+        name,
+        __name__,
+        digest,
+        columns,
+        stream,
+        spec,
+        "intensities",
+        ("line",),
+        {"line": "channel"},
+        simulated=True,
+    )
 
 
 class SpectrumEncoderConfig(EncoderConfig):

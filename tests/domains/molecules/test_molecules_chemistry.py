@@ -77,11 +77,11 @@ def test_floors_give_finite_matrices_that_tell_molecules_apart() -> None:
     floors = MOLECULES.floors(TASK)
     assert [floor.name for floor in floors] == ["ECFP4 + random forest", "descriptors + random forest"]
     for floor in floors:
-        matrix = floor.features(some)
+        matrix = np.stack([floor.features(record) for record in some])
         assert len(matrix) == len(some)
         assert np.isfinite(matrix).all()
         assert (matrix[-1] != matrix[-2]).any()
-    bits = floors[0].features(some)
+    bits = np.stack([floors[0].features(record) for record in some])
     assert bits.shape[1] == 2048
     assert bits.dtype == np.uint8
     assert set(np.unique(bits)) == {0, 1}
@@ -109,7 +109,7 @@ def test_a_caption_is_drawn() -> None:
     ],
 )
 def test_embedded_sources(name: str, fewest: int, column: str) -> None:
-    source = MOLECULES.embedded()[name]()
+    source = MOLECULES.embedded()[name](SPEC)
     rows = list(source.stream())
     assert len(rows) >= fewest
     assert [row.index for row in rows] == list(range(len(rows)))
@@ -131,7 +131,7 @@ def test_embedded_sources(name: str, fewest: int, column: str) -> None:
 
 
 def test_a_known_melting_point() -> None:
-    rows = MOLECULES.embedded()["melting-points"]().stream()
+    rows = MOLECULES.embedded()["melting-points"](SPEC).stream()
     (naphthalene,) = [row for row in rows if row.fields["cas"] == "91-20-3"]
     assert float(naphthalene.fields["melting_point"]) == pytest.approx(353.4, abs=1.5)
     found = MOLECULES.read(naphthalene, SPEC)
@@ -140,6 +140,6 @@ def test_a_known_melting_point() -> None:
 
 
 def test_embedded_sources_have_digests_of_their_own() -> None:
-    digests = {make().digest for make in MOLECULES.embedded().values()}
+    digests = {make(SPEC).digest for make in MOLECULES.embedded().values()}
     assert len(digests) == 3
     assert MOLECULES.corpus in MOLECULES.embedded()

@@ -46,7 +46,7 @@ def encoded(smiles: str) -> Sample:
 
 
 def embedded(every: int, first: int = 0) -> list[str]:
-    rows = list(MOLECULES.embedded()["chemicals"]().stream())
+    rows = list(MOLECULES.embedded()["chemicals"](SPEC).stream())
     return [row.value for row in rows[first::every] if not isinstance(MOLECULES.read(row, SPEC), type(None))]
 
 
@@ -87,7 +87,7 @@ def test_codes_equal_plain_loops_on_odd_molecules(smiles: str) -> None:
 
 
 def test_codes_equal_plain_loops_on_the_embedded_corpus() -> None:
-    for row in list(MOLECULES.embedded()["chemicals"]().stream())[::60]:
+    for row in list(MOLECULES.embedded()["chemicals"](SPEC).stream())[::60]:
         if isinstance(MOLECULES.read(row, SPEC), Record):
             assert_as_plain_loops(row.value)
 
@@ -180,8 +180,8 @@ def test_codes_of_real_molecules_do_not_depend_on_the_order_of_atoms(place: int,
     assert fingerprint(encoded(other)) == fingerprint(encoded(smiles))
 
 
-REAL = [row.value for row in list(MOLECULES.embedded()["boiling-points"]().stream())[::37]]
-REAL += [row.value for row in MOLECULES.embedded()["chemicals"]().stream() if "@" in row.value][::37]
+REAL = [row.value for row in list(MOLECULES.embedded()["boiling-points"](SPEC).stream())[::37]]
+REAL += [row.value for row in MOLECULES.embedded()["chemicals"](SPEC).stream() if "@" in row.value][::37]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_encoding_twice_gives_the_same() -> None:
 def test_the_domain_is_installed_and_keeps_the_contract() -> None:
     assert load_domain("molecules") is MOLECULES
     assert isinstance(MOLECULES, Domain)
-    for smiles in MOLECULES.example:
+    for smiles in MOLECULES.example(SPEC):
         assert isinstance(MOLECULES.read(Row(0, smiles), SPEC), Record)
 
 

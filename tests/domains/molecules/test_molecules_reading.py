@@ -37,7 +37,7 @@ def read(value: object, spec: MoleculeEncoding = SPEC) -> Record | Reject:
 
 
 def opened(path: Path, column: str | None = None) -> list[Record | Reject]:
-    return [MOLECULES.read(row, SPEC) for row in MOLECULES.open(path, column).stream()]
+    return [MOLECULES.read(row, SPEC) for row in MOLECULES.open(path, SPEC, column).stream()]
 
 
 # ------------------------------------------------------------------------------------------- one value
@@ -263,7 +263,7 @@ def test_every_row_of_a_messy_csv_comes_back_in_order(tmp_path: Path) -> None:
 def test_the_smiles_column_is_found_by_its_header(tmp_path: Path, header: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"y,{header}\n1,broken!\n2,CCO\n")
-    source = MOLECULES.open(path)
+    source = MOLECULES.open(path, SPEC)
     assert source.input_column == header
     assert source.columns == ("y", header)
     assert [row.value for row in source.stream()] == ["broken!", "CCO"]
@@ -272,8 +272,8 @@ def test_the_smiles_column_is_found_by_its_header(tmp_path: Path, header: str) -
 def test_the_smiles_column_is_found_by_its_cells(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,compound,y\n" + "".join(f"X{n},{drug},{n}.5\n" for n, drug in enumerate(DRUGS * 4)))
-    assert MOLECULES.open(path).input_column == "compound"
-    assert MOLECULES.open(path, "id").input_column == "id"
+    assert MOLECULES.open(path, SPEC).input_column == "compound"
+    assert MOLECULES.open(path, SPEC, "id").input_column == "id"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_table_without_a_clear_column_says_what_to_do(
     path = tmp_path / "a.csv"
     path.write_text(content)
     with pytest.raises(GroundworkError, match=words) as caught:
-        MOLECULES.open(path, column)
+        MOLECULES.open(path, SPEC, column)
     assert "\n" not in str(caught.value)
 
 
@@ -328,13 +328,13 @@ def _write_sdf(path: Path, smiles: list[str]) -> None:
 
 def test_properties_of_an_sdf_are_columns(tmp_path: Path) -> None:
     _write_sdf(tmp_path / "a.sdf", DRUGS)
-    source = MOLECULES.open(tmp_path / "a.sdf")
+    source = MOLECULES.open(tmp_path / "a.sdf", SPEC)
     assert source.columns == ("number", "odd")
     fields = [row.fields for row in source.stream()]
     assert fields[0] == {"number": "0", "odd": ""}
     assert fields[1] == {"number": "1", "odd": "first line\nsecond line"}
     with pytest.raises(GroundworkError, match="input-column"):
-        MOLECULES.open(tmp_path / "a.sdf", "number")
+        MOLECULES.open(tmp_path / "a.sdf", SPEC, "number")
 
 
 def test_a_broken_block_is_one_reject_and_the_next_record_is_read(tmp_path: Path) -> None:
@@ -363,10 +363,10 @@ def test_a_record_without_end_is_cut_off_and_rejected(tmp_path: Path) -> None:
 def test_an_sdf_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.sdf").write_text("\n\n")
     with pytest.raises(GroundworkError, match="no record"):
-        MOLECULES.open(tmp_path / "a.sdf")
+        MOLECULES.open(tmp_path / "a.sdf", SPEC)
     (tmp_path / "a.mol").write_bytes(os.urandom(2000) + b"\0")
     with pytest.raises(GroundworkError, match="binary"):
-        MOLECULES.open(tmp_path / "a.mol")
+        MOLECULES.open(tmp_path / "a.mol", SPEC)
 
 
 def test_hydrogens_of_a_block_become_implicit() -> None:
@@ -380,6 +380,6 @@ def test_hydrogens_of_a_block_become_implicit() -> None:
 def test_digest_follows_content_and_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("smiles,mol\nC,CC\n")
     (tmp_path / "b.csv").write_text("smiles,mol\nC,CC\n")
-    digests = [MOLECULES.open(tmp_path / name, column).digest for name, column in
+    digests = [MOLECULES.open(tmp_path / name, SPEC, column).digest for name, column in
                (("a.csv", None), ("b.csv", "smiles"), ("b.csv", "mol"))]  # fmt: skip
     assert digests[0] == digests[1] != digests[2]
