@@ -23,6 +23,7 @@ from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.states import Cancelled, State
+from rich.console import Console
 
 from domains.contract import GroundworkError, domain_names, load_domain
 from flows.finetune import finetune
@@ -55,6 +56,7 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
         settings = model(**parameters)
         journal, home, domain = PrefectJournal(), Home.current(), load_domain(domain_name)
         claim(home, journal.flow_run_id)
+        _outlive_the_runner()
         try:
             if kind == "predict":
                 written = predict(settings, home, journal)
@@ -97,6 +99,21 @@ def _is_cancelling(flow_run_id: str) -> bool:
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(flow_run_id)).state
     return state is not None and state.is_cancelling()
+
+
+def _outlive_the_runner() -> None:
+    """Let this process end in order when the runner was killed.
+
+    Its output is a pipe to the runner. Without a reader, rich would exit at the next word, and a run that
+    is stopped would not get to say that it was.
+    """
+
+    def fall_silent(console: Console) -> None:
+        with open(os.devnull, "w") as nowhere:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+    Console.on_broken_pipe = fall_silent  # type: ignore[assignment, method-assign]
 
 
 class _Runner(Runner):
