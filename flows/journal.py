@@ -5,6 +5,7 @@ The body of a flow is plain Python; it runs its steps and shows its results thro
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import sys
@@ -59,6 +60,10 @@ class Journal(Protocol):
 
     def figure(self, key: str, title: str, url: str) -> None:
         """Show a picture that lies at ``url``."""
+        ...
+
+    def picture(self, key: str, title: str, png: bytes) -> None:
+        """Show a picture that lies nowhere but here."""
         ...
 
     def link(self, key: str, title: str, url: str) -> None: ...
@@ -116,6 +121,9 @@ class ConsoleJournal:
 
     def figure(self, key: str, title: str, url: str) -> None:
         self.say(f"{title}: {url}")
+
+    def picture(self, key: str, title: str, png: bytes) -> None:
+        pass  # a terminal shows none; whoever made it says where its file is
 
     def link(self, key: str, title: str, url: str) -> None:
         self.say(f"{title}: {url}")
@@ -188,6 +196,12 @@ class PrefectJournal:
             create_image_artifact(url, key=_artifact_key(key), description=title)
         else:
             create_link_artifact(url, link_text=title, key=_artifact_key(key))
+
+    def picture(self, key: str, title: str, png: bytes) -> None:
+        from prefect.artifacts import create_image_artifact
+
+        data = base64.b64encode(png).decode()
+        create_image_artifact(f"data:image/png;base64,{data}", key=_artifact_key(key), description=title)
 
     def link(self, key: str, title: str, url: str) -> None:
         from prefect.artifacts import create_link_artifact

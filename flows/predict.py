@@ -34,6 +34,13 @@ class PredictedFile:
     rejected: int
     map: WrittenMap | None = None
 
+    def described(self) -> dict[str, object]:
+        """What it is, as one row of a table."""
+        if self.map is None:
+            return {"file": str(self.path), "rows": self.rows, "rejected": self.rejected}
+        shares = {name: f"{share:.1%}" for name, share in self.map.shares.items()}
+        return {"map": str(self.path), "quick look": str(self.path.with_suffix(".png")), **shares}
+
 
 def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFile:
     """Write the input's columns, a prediction column per target, ``status`` and ``reason``; or a map.
@@ -92,6 +99,7 @@ def _write_map(
         lambda fraction: journal.progress(f"{fraction:.0%} of the scene", fraction),
     )
     path.with_suffix(".png").write_bytes(written.quick_look)
+    journal.picture(f"map-{version.name}", f"{path.name}, by {version.reference}", written.quick_look)
     return PredictedFile(path, version, 1, 0, written)
 
 
