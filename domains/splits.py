@@ -61,10 +61,13 @@ def extend(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str], known
 
     ``known`` gives the side of each identity of the earlier split. An identity keeps its side; a new one
     of a group that has a side joins it there; new groups are dealt as ``split`` deals them, into what
-    room the fractions leave. Raises CannotExtend where one group holds identities of two sides, and
-    GroundworkError where a side that has a fraction would be empty.
+    room the fractions leave. Raises CannotExtend where one group holds identities of two sides, or a side
+    that has a fraction would be empty.
     """
-    return _deal(groups, spec, identities, known)
+    try:
+        return _deal(groups, spec, identities, known)
+    except GroundworkError as error:
+        raise error if isinstance(error, CannotExtend) else CannotExtend(str(error)) from error
 
 
 def _deal(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str], known: Mapping[str, str]) -> Split:

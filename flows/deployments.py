@@ -32,6 +32,8 @@ from flows.home import Home
 from flows.journal import TRAINING_SLOT, PrefectJournal
 from flows.predict import predict
 from flows.pretrain import pretrain
+from flows.retrain import retrain
+from flows.schedules import keep_what_users_set, schedule_of
 from flows.settings import KINDS, Kind, settings_class, signature
 from flows.zombies import Zombies, claim
 from models.training import Interrupted
@@ -44,6 +46,7 @@ SERVER_PATIENCE = 120.0
 _DESCRIPTIONS: dict[Kind, str] = {
     "pretrain": "Learn from unlabelled {domain} and register a foundation that tasks can start from.",
     "finetune": "Learn a task from labelled {domain} and register a version, shown beside its floors.",
+    "retrain": "Train models of {domain} again where something has changed, and promote what is better.",
     "predict": "Answer a dataset of {domain} with a registered version: one row out for each row in.",
 }
 
@@ -63,9 +66,11 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
                 journal.table(
                     f"predictions-{written.version.name}",
                     f"Predictions of {written.version.reference}",
-                    [{"file": str(written.path), "rows": written.rows, "rejected": written.rejected}],
+                    [written.described()],
                 )
-                return {"path": str(written.path), "rows": written.rows, "rejected": written.rejected}
+                return written.described()
+            if kind == "retrain":
+                return {"models": [vars(outcome) for outcome in retrain(domain, settings, home, journal)]}
             train = pretrain if kind == "pretrain" else finetune
             version = train(domain, settings, home, journal)
             return {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
@@ -136,7 +141,9 @@ async def serve() -> None:
                 name=f"{kind}-{domain_name}",
                 tags=[domain_name, kind],
                 entrypoint_type=EntrypointType.MODULE_PATH,
+                schedule=schedule_of(kind, domain_name),
             )
+            await keep_what_users_set(deployment)
             served[deployment.name] = await runner.aadd_deployment(deployment)
     await watch(list(served))
     Zombies(home, served).start()

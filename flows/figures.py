@@ -14,6 +14,8 @@ from domains.contract import Target
 from flows.evaluation import Evaluation
 from flows.jobs import Job
 from flows.labelled import LabelledData, read_again
+from models.comparison import LEVEL, Comparison
+from models.metrics import HIGHER_IS_BETTER
 from models.results import PixelResults, Results, SampleResults, class_ious
 
 Shown = Sequence[tuple[str, np.ndarray, str]]
@@ -133,6 +135,33 @@ def _confusion(axes: Axes, target: Target, truth: np.ndarray, shown: Shown) -> N
 
 
 _PANELS = {"regression": _parity, "binary": _roc, "multiclass": _confusion}
+
+
+def promotion_figure(comparison: Comparison, floor: float | None, title: str) -> Figure:
+    """The figures on the same rows, and by how much the challenger is better in each draw of them."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure.suptitle(title)
+    figures, draws = figure.subplots(1, 2)
+    shown = {"challenger": comparison.challenger, "champion": comparison.champion}
+    if floor is not None:
+        shown["best floor"] = floor
+    figures.barh(list(shown), list(shown.values()), color=["C0", "C1", "0.7"][: len(shown)])
+    for place, value in enumerate(shown.values()):
+        figures.annotate(f" {value:.4g}", (value, place), va="center", fontsize=9)
+    figures.invert_yaxis()
+    figures.margins(x=0.2)
+    wanted = "higher" if HIGHER_IS_BETTER[comparison.metric] else "lower"
+    figures.set_xlabel(f"{comparison.metric} ({wanted} is better), {comparison.records:,} rows")
+    draws.hist(comparison.differences, bins=50, color="C0", alpha=0.6)
+    draws.axvline(0, color="0.2", linewidth=1)
+    for edge in comparison.interval:
+        draws.axvline(edge, color="C0", linestyle="--", linewidth=1)
+    draws.set(
+        xlabel=f"by how much the challenger is better ({LEVEL:.0%} between the dashes)",
+        ylabel="draws",
+        title=f"probability of being better {comparison.probability:.2f}",
+    )
+    return figure
 
 
 def worst_errors_page(job: Job, data: LabelledData, evaluation: Evaluation, title: str) -> str:

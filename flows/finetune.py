@@ -13,16 +13,19 @@ import torch
 
 from domains.contract import Domain, GroundworkError, SplitSpec
 from domains.shards import label_array
+from domains.splits import CannotExtend
+from flows import heldout, recipes
 from flows.evaluation import Evaluation, evaluate, prediction_table
-from flows.figures import result_figure, worst_errors_page
+from flows.figures import promotion_figure, result_figure, worst_errors_page
 from flows.home import Home
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
 from flows.journal import Journal
 from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
-from flows.promotion import decide_task
+from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
-from flows.settings import FlowSettings, TaskSettings, foundation_name
+from flows.settings import FlowSettings, PromotionSettings, TaskSettings, foundation_name
+from flows.warm_start import WarmStart
 from models.encoder import Encoder, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version, champion, load
@@ -30,21 +33,34 @@ from models.targets import pixel_labels
 from models.training import TrainingResult, TrainingSettings, train
 from models.tuning import LEARNING_RATES, TaskModel, TuningSettings, merge, prepare
 
+PROMOTION_FIGURE = "promotion.png"
+
 
 def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Version:
     """Encode, train, evaluate beside the floors, register; returns the new version.
 
     Raises GroundworkError for rows, targets or a foundation that cannot be used.
     """
-    job = Job.prepare("finetune", domain, settings, home, journal)
+    return tune(Job.prepare("finetune", domain, settings, home, journal))
+
+
+def tune(job: Job, after: WarmStart | None = None) -> Version:
+    """Do a fine-tuning, from the weights and on the split of ``after`` where there is one.
+
+    Raises GroundworkError as ``finetune``.
+    """
+    settings, journal = job.settings, job.journal
     targets = choose_targets(job.source, settings.part(TaskSettings))
     with training_run(job) as run:
-        data = journal.step("encode", lambda: _labelled(job, targets))
+        data, weights = journal.step("encode", lambda: _labelled(job, targets, after))
         run.log_rows(data.store, data.rejects)
+        recipes.keep(run.tracked, job)
+        heldout.keep(run.tracked, data)
         run.tracked.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
-        encoder, foundation = _encoder(job, data)
-        run.tracked.log_parameters({"foundation_version": foundation})
-        model, result = journal.step("train", lambda: _train(run, encoder, data))
+        encoder, foundation = _encoder(job, data, after, weights)
+        begun = {"foundation_version": foundation, "warm_start": weights.version.reference if weights else ""}
+        run.tracked.log_parameters(begun)
+        model, result = journal.step("train", lambda: _train(run, encoder, data, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
             predictor = Predictor.save(saved, _contract(run, data, model, foundation), model.cpu())
@@ -52,45 +68,80 @@ def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journa
             evaluation = journal.step("evaluate", lambda: evaluate(job.source, data, predictor, seed))
             _log_evaluation(run, data, evaluation, predictor, result)
 
-            def register() -> Version:
-                decision = decide_task(job.name, job.source, data, evaluation)
-                tags = _result_tags(evaluation)
-                return register_version(job.name, saved, predictor, run.tracked, decision, tags)
+            def register() -> tuple[Version, Decision]:
+                confidence = settings.part(PromotionSettings).confidence
+                decision = decide_task(
+                    job.name, job.source, data, evaluation, confidence=confidence, seed=seed
+                )
+                _log_decision(run, decision)
+                tags = {**_result_tags(evaluation), recipes.FINGERPRINT: str(recipes.Fingerprint.of(job))}
+                if weights is not None:
+                    tags["warm_start"] = weights.version.reference
+                made = register_version(job.name, saved, predictor, run.tracked, decision.promotion, tags)
+                return made, decision
 
-            version = journal.step("register", register)
+            version, decision = journal.step("register", register)
     _show(run, version, data, evaluation)
+    if decision.comparison is not None:
+        journal.figure(
+            f"promotion-{version.name}",
+            f"{version.reference} beside the champion: {decision.promotion.reason}",
+            run.tracked.artifact_url(PROMOTION_FIGURE),
+        )
     return version
 
 
-def _labelled(job: Job, targets: Sequence[str]) -> LabelledData:
+def _labelled(
+    job: Job, targets: Sequence[str], after: WarmStart | None
+) -> tuple[LabelledData, WarmStart | None]:
+    """The labelled rows, and whose weights may be gone on from: of ``after``, if its split holds on.
+
+    Otherwise rows that it has learnt from may be held out now.
+    """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     labels = [name for name in targets if name in source.pixel_targets]
     store = ingest(domain, source, job.spec, job.home, journal, keep=targets, labels=labels)
     method = chosen_method(domain, source, str(settings.model_dump()["split"]))
     split = SplitSpec(method=method, seed=settings.part(TrainingSettings).seed)
     task = describe_task(domain, source, store, settings.part(TaskSettings), targets, split)
-    data = label(domain, source, store, job.spec, task)
+    weights = after
+    try:
+        known = after.sides(task.split) if after is not None else None
+        data = label(domain, source, store, job.spec, task, known)
+    except CannotExtend as error:
+        assert after is not None  # noqa: S101 - narrows the type: there was a split to carry over
+        journal.say(
+            f"the split of {after.version.reference} cannot be carried over ({error}): "
+            f"a fresh split, and a start from {after.foundation}"
+        )
+        data, weights = label(domain, source, store, job.spec, task), None
     sides = data.split
     journal.say(
         f"{len(data.identities):,} labelled {domain.noun}s: {len(sides.train):,} train, "
         f"{len(sides.val):,} validation, {len(sides.test):,} test ({split.method} split {sides.id})"
     )
-    return data
+    return data, weights
 
 
-def _encoder(job: Job, data: LabelledData) -> tuple[Encoder, str]:
-    """The encoder to start from, ready for these samples, and its reference."""
-    encoder, reference = _foundation(job)
+def _encoder(
+    job: Job, data: LabelledData, after: WarmStart | None, weights: WarmStart | None
+) -> tuple[Encoder, str]:
+    """The encoder to start from, ready for these samples, and the reference of its foundation."""
+    if weights is not None:
+        encoder, origin, reference = weights.predictor.encoder, weights.version.reference, weights.foundation
+    else:
+        wanted = job.settings.part(TaskSettings).foundation if after is None else after.foundation
+        encoder, reference = _foundation(job, wanted)
+        origin = reference
     try:
         encoder.fit_input(job.spec, data.store.subset(data.split.train))
     except GroundworkError as error:
-        raise GroundworkError(f"{reference} cannot be used here: {error}") from error
+        raise GroundworkError(f"{origin} cannot be used here: {error}") from error
     return encoder, reference
 
 
-def _foundation(job: Job) -> tuple[Encoder, str]:
+def _foundation(job: Job, wanted: str) -> tuple[Encoder, str]:
     domain, settings = job.domain, job.settings
-    wanted = settings.part(TaskSettings).foundation
     if wanted == "auto":
         holder = champion(foundation_name(domain.name))
         wanted = holder.reference if holder is not None else "none"
@@ -136,7 +187,9 @@ class _Labelled(Sequence[Any]):
         return sample, self.labels[index]
 
 
-def _train(run: TrainingRun, encoder: Encoder, data: LabelledData) -> tuple[TaskModel, TrainingResult]:
+def _train(
+    run: TrainingRun, encoder: Encoder, data: LabelledData, weights: WarmStart | None
+) -> tuple[TaskModel, TrainingResult]:
     journal = run.job.journal
     tuning = run.job.settings.part(TuningSettings)
     training = run.job.settings.part(TrainingSettings)
@@ -147,7 +200,8 @@ def _train(run: TrainingRun, encoder: Encoder, data: LabelledData) -> tuple[Task
     model = TaskModel(
         encoder, data.task.targets, linear_head=tuning.mode == "probe", dropout=tuning.head_dropout
     )
-    model.fit_scaling(_scaling_labels(data))
+    if weights is None or not weights.hand_on_head(model):
+        model.fit_scaling(_scaling_labels(data))
     prepare(model, tuning.mode, tuning.lora_rank)
     journal.say(
         f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
@@ -212,6 +266,13 @@ def _log_evaluation(
     title = f"{name}: test rows" + (" of simulated data" if run.job.source.simulated else "")
     tracked.log_figure("result.png", result_figure(data, evaluation, title))
     tracked.log_text("worst_errors.html", worst_errors_page(run.job, data, evaluation, title))
+
+
+def _log_decision(run: TrainingRun, decision: Decision) -> None:
+    if decision.comparison is not None:
+        title = f"{run.job.name}: {'promoted' if decision.promotion.promoted else 'refused'}"
+        figure = promotion_figure(decision.comparison, decision.floor, title)
+        run.tracked.log_figure(PROMOTION_FIGURE, figure)
 
 
 def _result_tags(evaluation: Evaluation) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from domains.contract import (
     Target,
     TaskSpec,
 )
-from domains.splits import Split, split
+from domains.splits import Split, extend, split
 from domains.store import Store
 from flows.settings import TaskSettings
 from models.targets import (
@@ -104,8 +104,19 @@ def _distinct(store: Store, name: str) -> np.ndarray:
     return found
 
 
-def label(domain: Domain, source: Source, store: Store, spec: EncodingSpec, task: TaskSpec) -> LabelledData:
-    """Find labels and groups, set aside the rows that have no usable label, and split the rest."""
+def label(
+    domain: Domain,
+    source: Source,
+    store: Store,
+    spec: EncodingSpec,
+    task: TaskSpec,
+    known: Mapping[str, str] | None = None,
+) -> LabelledData:
+    """Find labels and groups, set aside the rows that have no usable label, and split the rest.
+
+    ``known`` gives the side of each identity of an earlier split, which is then carried over: raises
+    CannotExtend where that is not possible.
+    """
     has_label: np.ndarray
     if is_pixel_task(task.targets):
         labels = np.zeros((len(store), 0))
@@ -125,7 +136,12 @@ def label(domain: Domain, source: Source, store: Store, spec: EncodingSpec, task
     chosen, labels = store.subset(usable), labels[usable]
     identities = chosen.identities
     groups = domain.groups(read_again(domain, source, spec, chosen.rows), task.split.method)
-    data = LabelledData(chosen, identities, labels, task, split(groups, task.split, identities), rejects)
+    sides = (
+        split(groups, task.split, identities)
+        if known is None
+        else extend(groups, task.split, identities, known)
+    )
+    data = LabelledData(chosen, identities, labels, task, sides, rejects)
     _refuse_unlearnable(data)
     return data
 

@@ -204,10 +204,7 @@ def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
         fields["task"] = (Literal[("auto", *domain.tasks)], fields["task"][1])
     if kind == "pretrain":
         fields["dataset"] = _redefault(fields["dataset"], domain.corpus)
-    presets = read_config(preset_file(kind, domain_name))
-    if kind == "retrain":
-        when = ScheduleSettings.model_fields
-        presets = {name: value for name, value in presets.items() if name not in when}
+    presets, _ = read_presets(kind, domain_name)
     for name, value in presets.items():
         if name not in fields:
             raise GroundworkError(
@@ -221,9 +218,13 @@ def settings_class(kind: Kind, domain_name: str) -> type[FlowSettings]:
     return made
 
 
-def preset_file(kind: Kind, domain_name: str) -> Path:
-    """Where the defaults of a deployment are written, if there are any."""
-    return CONFIGS / f"{kind}-{domain_name}.yaml"
+def read_presets(kind: Kind, domain_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults of a deployment: those of its form, and when it runs by itself."""
+    told = read_config(CONFIGS / f"{kind}-{domain_name}.yaml")
+    when = {
+        name: told.pop(name) for name in ScheduleSettings.model_fields if kind == "retrain" and name in told
+    }
+    return told, when
 
 
 def _check_presets(model: type[FlowSettings], presets: dict[str, Any], file: str) -> None:

@@ -147,11 +147,12 @@ def test_only_a_better_version_becomes_champion(home: Home, tables: Path, journa
     assert tune(home, journal, tables / "logp.csv", epochs=1, **untaught).aliases == ("champion",)
     better = tune(home, journal, tables / "logp.csv", epochs=20, learning_rate=3e-3, name="m", split="random")
     assert better.aliases == ("champion",)
-    assert "better than" in better.tags["promotion"]
-    assert "of m/1 on the same 14 test rows" in better.tags["promotion"]
+    assert "of m/1 on the same 14 rows: better by" in better.tags["promotion"]
+    assert artifact(mlflow.MlflowClient().get_run(better.run_id), "promotion.png").stat().st_size > 0
     worse = tune(home, journal, tables / "logp.csv", epochs=1, **{**untaught, "weight_decay": 0.5})
     assert worse.aliases == ("challenger",)
-    assert "not better than" in worse.tags["promotion"]
+    assert "worse by" in worse.tags["promotion"]
+    assert worse.tags["promotion"].endswith("less than the 0.9 asked for")
     assert registry.champion("m").version == 2
     assert worse.tags["promotion"] in journal.text
 

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from domains.contract import GroundworkError, load_domain
 from domains.molecules import MoleculeEncoding
 from flows import settings
-from flows.settings import DataSettings, FlowSettings, read_config, settings_class, signature
+from flows.settings import DataSettings, FlowSettings, read_presets, settings_class, signature
 from models.training import TrainingSettings
 from models.tuning import TuningSettings
 
-KINDS = [("pretrain", "molecules"), ("finetune", "molecules"), ("predict", "molecules")]
+KINDS = [(kind, "molecules") for kind in settings.KINDS]
 
 
 @pytest.fixture
@@ -134,9 +134,10 @@ def test_the_projects_presets_are_valid() -> None:
     for path in settings.CONFIGS.glob("*.yaml"):
         kind, _, domain = path.stem.partition("-")
         model = settings_class(kind, domain)
-        values = read_config(path)
+        values, when = read_presets(kind, domain)
         assert values
         assert model(**values) == model()
+        assert bool(when) == (kind == "retrain")
 
 
 @pytest.mark.parametrize(
