@@ -1,0 +1,100 @@
+"""Satellite and aerial rasters: scenes in, chips of physical values with bands, units and place out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from domains.contract import (
+    EncodingSpec,
+    Floor,
+    Record,
+    Reject,
+    Row,
+    Sample,
+    Source,
+    Target,
+    TargetSpec,
+    TaskName,
+    TaskSpec,
+    WrittenMap,
+)
+from domains.geospatial import archives, blocks, chips, drawing, reading
+from domains.geospatial.bands import BandSpec, RasterEncoding
+from domains.geospatial.chips import Chip, ChipReference
+from domains.geospatial.reading import Scene
+
+__all__ = ["GEOSPATIAL", "BandSpec", "Chip", "ChipReference", "Geospatial", "RasterEncoding", "Scene"]
+
+
+class Geospatial:
+    """The domain of rasters; see ``domains.contract.Domain`` for what each method owes."""
+
+    name = "geospatial"
+    noun = "chip"
+    input_column = reading.IMAGE
+    encoding: type[EncodingSpec] = RasterEncoding
+    split_methods = blocks.SPLIT_METHODS
+    corpus = "simulated-scenes"
+    tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression")
+    shard_rows = 256
+    formats: Mapping[str, str] = archives.FORMATS
+
+    def example(self, spec: EncodingSpec) -> tuple[str, ...]:
+        return chips.example(cast(RasterEncoding, spec))
+
+    def embedded(self) -> Mapping[str, Callable[[EncodingSpec], Source]]:
+        from domains.geospatial import simulate
+
+        return simulate.embedded()
+
+    def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
+        return reading.open_source(path, cast(RasterEncoding, spec), input_column)
+
+    def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
+        return chips.read(row, cast(RasterEncoding, spec))
+
+    def encode(self, record: Record, spec: EncodingSpec) -> Sample:
+        return chips.encode(record)
+
+    def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
+        """The pixels of each patch, all bands."""
+        raster = cast(RasterEncoding, spec)
+        return (TargetSpec("patch", "token", "reals", raster.patch**2 * len(raster.bands)),)
+
+    def describe(self, record: Record, spec: EncodingSpec) -> Sample:
+        return {}
+
+    def labels(self, record: Record, targets: Sequence[str]) -> Sample:
+        return chips.labels(record, targets)
+
+    def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
+        return blocks.group_records(records, method)
+
+    def floors(self, task: TaskSpec) -> Sequence[Floor]:
+        from domains.geospatial import floors
+
+        return floors.raster_floors(task)
+
+    def draw(self, record: Record, caption: str) -> bytes:
+        return drawing.draw_chip(record, caption)
+
+    def write_map(
+        self,
+        source: Source,
+        target: Target,
+        predict: Callable[[Sequence[Sample]], np.ndarray],
+        path: Path,
+        tags: Mapping[str, str],
+        progress: Callable[[float], None],
+    ) -> WrittenMap:
+        """A cloud-optimised GeoTIFF; see ``domains.contract.MapWriter``."""
+        from domains.geospatial import maps
+
+        return maps.write_map(source, target, predict, path, tags, progress)
+
+
+GEOSPATIAL = Geospatial()

@@ -1,0 +1,168 @@
+"""Folders and zip archives as lists of files, read in place: nothing is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from domains.contract import GroundworkError
+from domains.geospatial.geotiffs import check_vrt
+from domains.geospatial.images import IMAGE_FORMATS, SmallImage
+from domains.geospatial.opened import member_path, open_archive, open_raster
+from domains.geospatial.rasters import explained
+
+MOST_FILES = 1_000_000
+LARGEST_UNPACKED = 1 << 38
+"""Bytes of an archive once unpacked, 256 GiB: every byte is read once for its digest."""
+BESIDE = frozenset(
+    (
+        *(".csv", ".geojson", ".html", ".json", ".md", ".pdf", ".rst", ".sha256", ".tsv", ".txt", ".xml"),
+        *(".hdr", ".jgw", ".msk", ".ovr", ".pgw", ".prj", ".tfw", ".wld", ".yaml", ".yml"),
+    )
+)
+"""Suffixes of what lies beside rasters and is none."""
+FORMATS = {
+    ".zip": "application/zip",
+    ".tif": "image/tiff",
+    ".tiff": "",
+    ".nc": "application/x-netcdf",
+    ".nc4": "",
+    ".jp2": "image/jp2",
+    ".j2k": "",
+    ".asc": "",
+    ".jpg": "image/jpeg",
+    ".jpeg": "",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+"""Suffixes of files that are whole by themselves, with their media types: a VRT or an .img names others."""
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a folder or an archive."""
+
+    name: str
+    """Path within it, with ``/``."""
+    path: str
+    """What ``opened.open_raster`` opens."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PurePosixPath(self.name).parts
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix.lower()
+
+
+def list_files(path: Path) -> list[File]:
+    """Files of a folder or zip archive that may be rasters, sorted by name.
+
+    Hidden files and what usually lies beside rasters are left out. Raises GroundworkError for an archive
+    that is damaged, too large once unpacked, or names files outside itself.
+    """
+    with explained(path.name):
+        files = _of_archive(path) if path.is_file() else _of_folder(path)
+        found = [file for file in files if not _is_beside(file)]
+    return sorted(found, key=lambda file: file.name)
+
+
+def read_text(path: Path, name: str, largest: int) -> bytes | None:
+    """A small text of a folder or archive; None where there is none of that name."""
+    with explained(name):
+        if path.is_dir():
+            file = path / name
+            if not file.is_file():
+                return None
+            size = file.stat().st_size
+        else:
+            archive = open_archive(str(path))
+            if name not in archive.NameToInfo:
+                return None
+            size = archive.getinfo(name).file_size
+        if size > largest:
+            raise GroundworkError(f"{name} holds {size:,} bytes; at most {largest:,} are read")
+        return file.read_bytes() if path.is_dir() else archive.read(name)
+
+
+def digest_file(file: File, archive: Path | None) -> str:
+    """SHA-256 (hex) of the bytes of a file or of a member of ``archive``; of a VRT with what it names."""
+    digest = hashlib.sha256()
+    if file.suffix in IMAGE_FORMATS and isinstance(image := open_raster(file.path), SmallImage):
+        digest.update(image.data)  # which is open for its header anyway
+        return digest.hexdigest()
+    if archive is not None:
+        with open_archive(str(archive)).open(file.name) as stream:
+            _update(digest, stream)
+        return digest.hexdigest()
+    for path in (Path(file.path), *(check_vrt(file.path) if file.suffix == ".vrt" else ())):
+        with path.open("rb") as opened:
+            _update(digest, opened)
+    return digest.hexdigest()
+
+
+def without_top(files: Sequence[File]) -> tuple[str, list[tuple[str, ...]]]:
+    """The folders that all files share, as a prefix, and the parts of each name below them."""
+    parts = [file.parts for file in files]
+    depth = 0
+    while parts and all(len(each) > depth + 1 and each[depth] == parts[0][depth] for each in parts):
+        depth += 1
+    prefix = "".join(f"{part}/" for part in parts[0][:depth]) if parts else ""
+    return prefix, [each[depth:] for each in parts]
+
+
+def _of_folder(path: Path) -> Iterator[File]:
+    count = 0
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in names:
+            count += 1
+            if count > MOST_FILES:
+                raise GroundworkError(f"{path.name} holds more than {MOST_FILES:,} files: open a part of it")
+            file = Path(folder, name)
+            if file.is_file():
+                yield File(file.relative_to(path).as_posix(), str(file))
+
+
+def _of_archive(path: Path) -> Iterator[File]:
+    if not zipfile.is_zipfile(path):
+        raise GroundworkError(f"{path.name} is no zip archive, or damaged: pack it again")
+    members = open_archive(str(path)).infolist()
+    unpacked = sum(member.file_size for member in members)
+    if len(members) > MOST_FILES or unpacked > LARGEST_UNPACKED:
+        raise GroundworkError(
+            f"{path.name} holds {len(members):,} files, {unpacked >> 30:,} GiB: at most {MOST_FILES:,} files "
+            f"and {LARGEST_UNPACKED >> 30} GiB are read"
+        )
+    seen: set[str] = set()
+    for member in members:
+        name = member.filename
+        if member.is_dir():
+            continue
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or name != str(pure):
+            raise GroundworkError(f"{path.name} names a file outside itself, {name[:80]!r}: pack it again")
+        if name in seen:
+            raise GroundworkError(f"{path.name} holds {name[:80]!r} twice: pack it again")
+        seen.add(name)
+        yield File(name, member_path(path, name))
+
+
+def _is_beside(file: File) -> bool:
+    return any(_is_hidden(part) for part in file.parts) or file.suffix in BESIDE
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX" or name == "Thumbs.db"
+
+
+def _update(digest: hashlib._Hash, stream: IO[bytes]) -> None:
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)

@@ -1,0 +1,198 @@
+"""What a band means: its identity, its unit, and when two bands or two files may stand for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from domains.contract import FROM_DATA, EncodingSpec, GroundworkError
+
+REFLECTANCE = "reflectance"
+REFLECTANCE_10000 = "reflectance × 10000"
+DISPLAY_BYTE = "display byte"
+DECIBEL = "dB"
+DIGITAL_NUMBER = "digital number"
+
+LARGEST_GSD_RATIO = 1.5
+"""Pixels that differ more than this in size show other things: 10 m and 20 m do, 28.5 m and 30 m do not."""
+SAME_WAVELENGTH = 0.5
+"""Nanometres within which two centre wavelengths are one: what rounding in a file changes."""
+
+SensorName = Literal["auto", "sentinel-2", "landsat-8", "hls", "naip", "rgb", "sentinel-1", "simulated"]
+
+
+class BandSpec(BaseModel):
+    """One band of a raster: what was measured, and how the stored numbers say it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=80)
+    wavelength: float | None = Field(
+        default=None, gt=0, description="Centre in nm; none for radar and the like."
+    )
+    polarisation: str = Field(default="", max_length=10, description="VV, VH …; empty for optical bands.")
+    unit: str = Field(min_length=1, max_length=80)
+    scale: float = Field(
+        default=1.0, allow_inf_nan=False, description="Value in the unit = stored × scale + offset."
+    )
+    offset: float = Field(default=0.0, allow_inf_nan=False)
+    gsd: float | None = Field(
+        default=None, gt=0, description="Metres of a pixel; none where there is no location."
+    )
+    nodata: float | None = Field(default=None, allow_inf_nan=False, description="As stored; none = only NaN.")
+
+    @property
+    def meaning(self) -> BandSpec:
+        """The band without what belongs to its file only: scale, offset and nodata."""
+        return self.model_copy(update={"scale": 1.0, "offset": 0.0, "nodata": None})
+
+    def measures(self, other: BandSpec) -> bool:
+        """Whether both hold the same quantity in the same unit, whatever the size of their pixels."""
+        same_place = self.wavelength == other.wavelength or (
+            self.wavelength is not None
+            and other.wavelength is not None
+            and abs(self.wavelength - other.wavelength) <= SAME_WAVELENGTH
+        )
+        mine = (self.name, self.polarisation, self.unit)
+        return same_place and mine == (other.name, other.polarisation, other.unit)
+
+    def is_as_fine(self, other: BandSpec) -> bool:
+        """Whether the pixels are of about one size, as far as both sizes are known."""
+        if self.gsd is None or other.gsd is None:
+            return True
+        return max(self.gsd, other.gsd) <= LARGEST_GSD_RATIO * min(self.gsd, other.gsd)
+
+    def agrees(self, other: BandSpec) -> bool:
+        """Whether a model that learnt from one may be given the other."""
+        return self.measures(other) and self.is_as_fine(other)
+
+
+class RasterEncoding(EncodingSpec):
+    """How scenes become samples."""
+
+    chip: int = Field(default=64, ge=8, le=512, description="Pixels on a side of a chip.")
+    patch: int = Field(default=8, ge=2, le=64, description="Pixels on a side of a token; divides the chip.")
+    sensor: SensorName = Field(
+        default="auto",
+        description="Whose bands the files hold, where they do not tell; a bands.yaml beside them may, too.",
+    )
+    bands: tuple[BandSpec, ...] = Field(default=(), json_schema_extra=FROM_DATA)
+
+    @model_validator(mode="after")
+    def _divides(self) -> RasterEncoding:
+        if self.chip % self.patch:
+            raise ValueError(f"a chip of {self.chip} pixels cannot be cut into patches of {self.patch}")
+        return self
+
+
+# ------------------------------------------------------------------------------------------ agreement
+
+
+@lru_cache(maxsize=256)
+def places_of(wanted: tuple[BandSpec, ...], found: tuple[BandSpec, ...]) -> tuple[int, ...]:
+    """Positions in ``found`` of the bands of ``wanted``.
+
+    Raises GroundworkError that names both sides where one is missing, in another unit, or of another size.
+    """
+    if fault := disagreement(wanted, found):
+        raise GroundworkError(fault)
+    return tuple(next(place for place, band in enumerate(found) if band.agrees(want)) for want in wanted)
+
+
+def disagreement(wanted: Sequence[BandSpec], found: Sequence[BandSpec]) -> str:
+    """Why bands as ``found`` cannot be used where ``wanted`` are expected; empty where they can."""
+    missing = [want for want in wanted if not any(band.measures(want) for band in found)]
+    if missing:
+        odd = [band for band in found if not any(band.measures(want) for want in wanted)]
+        if not odd:
+            return f"no {listed(missing)}, which {'is' if len(missing) == 1 else 'are'} expected"
+        be = "is" if len(missing) == 1 else "are"
+        return f"{listed(odd)} where {listed(_beside(missing, odd), bare=True)} {be} expected"
+    for want in wanted:
+        band = next(band for band in found if band.measures(want))
+        if not band.agrees(want):
+            return f"pixels of {band.gsd:g} m in {band.name} where {want.gsd:g} m are expected"
+    return ""
+
+
+def listed(bands: Sequence[BandSpec], bare: bool = False) -> str:
+    """Bands in words: ``bands B4, B3 in reflectance × 10000 and VV in dB``; ``bare`` without "bands"."""
+    by_unit: dict[str, list[str]] = {}
+    for band in bands:
+        by_unit.setdefault(band.unit, []).append(band.name)
+    parts = [f"{', '.join(names)} in {_plural(unit)}" for unit, names in by_unit.items()]
+    return ("" if bare else "band " if len(bands) == 1 else "bands ") + " and ".join(parts)
+
+
+def _beside(missing: Iterable[BandSpec], odd: Sequence[BandSpec]) -> list[BandSpec]:
+    """``missing``, each at the place of the odd band that is nearest to it in the spectrum."""
+    waiting, ordered = list(missing), []
+    for band in odd:
+        if waiting:
+            nearest = min(waiting, key=lambda want: abs((want.wavelength or 0) - (band.wavelength or 0)))
+            waiting.remove(nearest)
+            ordered.append(nearest)
+    return ordered + waiting
+
+
+def _plural(unit: str) -> str:
+    return f"{unit}s" if unit in (DISPLAY_BYTE, DIGITAL_NUMBER) else unit
+
+
+# ----------------------------------------------------------------------------------------------- units
+
+
+def unit_fault(pixels: np.ndarray, bands: Sequence[BandSpec], dtype: str = "") -> str:
+    """Why ``pixels`` (float [bands, ...], NaN = no data) cannot be in the units of ``bands``; or empty.
+
+    The rules are those that physics and storage force, with no guess at what else the numbers may be: they
+    refuse what is certainly wrong and leave the rest. ``dtype`` is that of the file.
+    """
+    extremes = [_extremes(values) for values in pixels]
+    for band, (low, high) in zip(bands, extremes, strict=True):
+        if np.isnan(low):
+            continue
+        shown = f"band {band.name} holds values from {low:.5g} to {high:.5g}"
+        if fault := _fault_of_range(band, low, high, dtype):
+            return f"{shown}, which cannot be {band.unit}: {fault}"
+    scaled = [
+        (band.name, high)
+        for band, (_, high) in zip(bands, extremes, strict=True)
+        if band.unit == REFLECTANCE_10000 and not np.isnan(high)
+    ]
+    bytes_like = [name for name, high in scaled if 250 <= high <= 255]
+    if len(bytes_like) > 1 and any(high > 1000 for _, high in scaled):
+        return (
+            f"bands {', '.join(bytes_like)} end at 255 like {DISPLAY_BYTE}s, beside others in "
+            f"{REFLECTANCE_10000}"
+        )
+    return ""
+
+
+def _fault_of_range(band: BandSpec, low: float, high: float, dtype: str) -> str:
+    if band.unit == REFLECTANCE_10000:
+        if dtype == "uint8" and band.scale == 1.0:
+            return f"the file holds bytes, such as {DISPLAY_BYTE}s"
+        if 0 < high < 2:
+            return f"it looks like {REFLECTANCE}"
+    if band.unit == REFLECTANCE and (high > 2.5 or low < -1):
+        return f"it looks like {DISPLAY_BYTE if high <= 255 else REFLECTANCE_10000}"
+    if band.unit == DISPLAY_BYTE and (low < 0 or high > 255):
+        return "a byte lies between 0 and 255"
+    if band.unit == DECIBEL and (low > 0 or low < -200 or high > 100):
+        return "backscatter in dB is mostly negative; this looks like linear power or amplitude"
+    return ""
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest value but for the odd defect pixel; NaN where there is none."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return float("nan"), float("nan")
+    # One pixel in a thousand may be a glint or a dead detector, and says nothing of the unit.
+    low, high = np.quantile(finite, (0.001, 0.999), method="nearest")
+    return float(low), float(high)

@@ -1,0 +1,168 @@
+"""NetCDF cubes through xarray and rioxarray: each time step is a scene, each variable or ``band`` a band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import rioxarray  # noqa: F401 -- gives every dataset its .rio
+import xarray as xr
+from rioxarray.exceptions import DimensionError, MissingCRS, RioXarrayError
+
+from domains.contract import GroundworkError
+from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, explained
+
+CUBE = "cube:"
+"""How a step of a cube is named as a path: ``cube:STEP:FILE``."""
+CUBE_SUFFIXES = (".nc", ".nc4")
+BAND = "band"
+UNEVEN = 0.01
+"""Share of a pixel by which the coordinates of an even grid may be off."""
+
+
+class CubeStep:
+    """One time step of a cube as a raster."""
+
+    def __init__(self, path: str, step: int) -> None:
+        self._dataset = _opened(path)
+        try:
+            grid = _grid(self._dataset)
+            self._layers = _layers(self._dataset, grid, step)
+            self._x, self._y = grid.x, grid.y
+            self.header = Header(
+                self._dataset.sizes[grid.y],
+                self._dataset.sizes[grid.x],
+                tuple(_channel(name, layer) for name, layer in self._layers),
+                grid.crs,
+                grid.transform,
+            )
+        except Exception:
+            self._dataset.close()
+            raise
+
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+        inside = {self._y: slice(row, row + height), self._x: slice(column, column + width)}
+        parts = [
+            self._layers[channel][1].isel(inside).transpose(self._y, self._x).to_numpy()
+            for channel in channels
+        ]
+        floats = as_floats(np.stack(parts))
+        floats[~np.isfinite(floats)] = np.nan
+        return floats
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+class _Grid:
+    """Where the pixels lie."""
+
+    def __init__(self, x: str, y: str, crs: str, transform: tuple[float, ...]) -> None:
+        self.x, self.y, self.crs, self.transform = x, y, crs, transform
+
+
+def step_names(path: str) -> list[str]:
+    """A name for each time step, its time where it has one; one empty name where there is no time."""
+    with explained(path.rpartition("/")[2]), _opened(path) as dataset:
+        time = _time_of(dataset, _grid(dataset))
+        if time is None:
+            return [""]
+        if time not in dataset.coords:
+            return [f"{time} {step}" for step in range(dataset.sizes[time])]
+        values = dataset[time].to_numpy()
+        if np.issubdtype(values.dtype, np.datetime64):
+            return [str(value) for value in np.datetime_as_string(values, unit="s")]
+        return [str(value) for value in values]
+
+
+def _opened(path: str) -> xr.Dataset:
+    with open(path, "rb") as file:
+        magic = file.read(3)
+    if not magic:
+        raise GroundworkError("it is empty, 0 bytes: copy it again")
+    # NetCDF 3 begins with CDF; NetCDF 4 is HDF5.
+    engine = "scipy" if magic == b"CDF" else "h5netcdf"
+    return xr.open_dataset(path, engine=engine, decode_coords="all", cache=False)
+
+
+def _grid(dataset: xr.Dataset) -> _Grid:
+    try:
+        x, y = str(dataset.rio.x_dim), str(dataset.rio.y_dim)
+        crs = dataset.rio.crs
+    except (DimensionError, MissingCRS, RioXarrayError) as error:
+        raise GroundworkError(
+            "no two dimensions that span a map (x and y, or lat and lon): it has "
+            + ", ".join(map(str, dataset.sizes))
+        ) from error
+    for dimension in (x, y):
+        if dimension in dataset.coords:
+            _refuse_uneven(dimension, dataset[dimension].to_numpy())
+    has_place = crs is not None and x in dataset.coords and y in dataset.coords
+    if not has_place or min(dataset.sizes[x], dataset.sizes[y]) < 2:
+        return _Grid(x, y, "", IDENTITY)
+    transform = tuple(float(number) for number in dataset.rio.transform(recalc=True))[:6]
+    return _Grid(x, y, crs.to_wkt(), transform)
+
+
+def _refuse_uneven(dimension: str, values: np.ndarray) -> None:
+    steps = np.diff(values.astype(np.float64))
+    if steps.size and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
+        raise GroundworkError(f"its coordinate {dimension} is not evenly spaced: resample it to a grid")
+
+
+def _spatial(dataset: xr.Dataset, grid: _Grid) -> dict[str, xr.DataArray]:
+    return {
+        str(name): variable
+        for name, variable in dataset.data_vars.items()
+        if {grid.x, grid.y} <= set(variable.dims)
+    }
+
+
+def _time_of(dataset: xr.Dataset, grid: _Grid) -> str | None:
+    """The dimension along which the scenes follow each other."""
+    others = {
+        str(dimension)
+        for variable in _spatial(dataset, grid).values()
+        for dimension in variable.dims
+        if dimension not in (grid.x, grid.y, BAND)
+    }
+    if len(others) > 1:
+        raise GroundworkError(
+            f"dimensions {', '.join(sorted(others))} beside {grid.y}, {grid.x} and {BAND}: choose one of "
+            "them as time"
+        )
+    return next(iter(others), None)
+
+
+def _layers(dataset: xr.Dataset, grid: _Grid, step: int) -> list[tuple[str, xr.DataArray]]:
+    """Name and pixels [y, x] of each band at a time step."""
+    variables = _spatial(dataset, grid)
+    if not variables:
+        raise GroundworkError(f"no variable with dimensions {grid.y} and {grid.x}")
+    time = _time_of(dataset, grid)
+    layers: list[tuple[str, xr.DataArray]] = []
+    for name, variable in variables.items():
+        at_step = variable.isel({time: step}) if time in variable.dims else variable
+        if BAND not in at_step.dims:
+            layers.append((name, at_step))
+            continue
+        has_names = BAND in dataset.coords and dataset[BAND].dtype.kind in "OUST"
+        names = [str(value) for value in dataset[BAND].to_numpy()] if has_names else None
+        layers += [
+            (names[place] if names else "", at_step.isel({BAND: place}))
+            for place in range(at_step.sizes[BAND])
+        ]
+    return layers
+
+
+def _channel(name: str, layer: xr.DataArray) -> Channel:
+    attributes = cast(dict[str, Any], layer.attrs)
+    nodata = attributes.get("nodata")  # what Open Data Cube writes; xarray has applied _FillValue already
+    is_number = isinstance(nodata, int | float | np.number) and np.isfinite(nodata)
+    return Channel(
+        name,
+        str(layer.dtype),
+        unit=str(attributes.get("units", "")),
+        nodata=float(cast(float, nodata)) if is_number else None,
+    )

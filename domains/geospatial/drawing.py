@@ -1,0 +1,69 @@
+"""One chip with an answer below it, as SVG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from domains.contract import Record
+from domains.geospatial.bands import BandSpec
+from domains.geospatial.chips import Chip
+
+SIDE, CAPTION_HEIGHT = 260, 28
+LONGEST_CAPTION = 60
+RED_GREEN_BLUE = (665.0, 560.0, 490.0)
+GREY = 128
+
+
+def draw_chip(record: Record, caption: str) -> bytes:
+    """SVG of 260 × 288 pixels: the chip in natural colour as far as its bands allow, and the caption."""
+    chip: Chip = record.value
+    stream = io.BytesIO()
+    Image.fromarray(natural_colour(chip.pixels, chip.bands)).save(stream, "PNG")
+    image = base64.b64encode(stream.getvalue()).decode()
+    text = escape(" ".join(caption.split())[:LONGEST_CAPTION])
+    height = SIDE + CAPTION_HEIGHT
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{SIDE}" height="{height}" '
+        f'viewBox="0 0 {SIDE} {height}">'
+        f'<rect width="{SIDE}" height="{height}" fill="white"/>'
+        f'<image width="{SIDE}" height="{SIDE}" style="image-rendering:pixelated" '
+        f'href="data:image/png;base64,{image}"/>'
+        f'<text x="{SIDE / 2:g}" y="{SIDE + 18}" font-family="sans-serif" font-size="12" '
+        f'text-anchor="middle" textLength="{min(SIDE - 10, 6.5 * len(text)):g}" '
+        f'lengthAdjust="spacingAndGlyphs">{text}</text></svg>'
+    ).encode()
+
+
+def natural_colour(pixels: np.ndarray, bands: Sequence[BandSpec]) -> np.ndarray:
+    """uint8 [h, w, 3] of pixels [bands, h, w]: the bands nearest to red, green and blue, NaN grey.
+
+    Each is stretched between its 2nd and 98th percentile. Without optical bands the first one, in grey.
+    """
+    chosen = [_stretched(pixels[place]) for place in composite_places(bands)]
+    return np.stack(chosen, axis=-1)
+
+
+def composite_places(bands: Sequence[BandSpec]) -> tuple[int, int, int]:
+    """Positions of the bands nearest to 665, 560 and 490 nm; the first band thrice where none is optical."""
+    optical = [(place, band.wavelength) for place, band in enumerate(bands) if band.wavelength is not None]
+    if not optical:
+        return 0, 0, 0
+    red, green, blue = (min(optical, key=lambda each: abs(each[1] - wanted))[0] for wanted in RED_GREEN_BLUE)
+    return red, green, blue
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    finite = values[np.isfinite(values)]
+    grey = np.full(values.shape, GREY, np.uint8)
+    if finite.size:
+        low, high = np.percentile(finite, (2, 98))
+        scaled = (values - low) / (high - low) if high > low else np.full(values.shape, 0.5)
+        known = np.isfinite(values)
+        grey[known] = (scaled[known].clip(0, 1) * 255).astype(np.uint8)
+    return grey

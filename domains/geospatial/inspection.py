@@ -1,0 +1,221 @@
+"""The first look at every file: header, bands, mask, and whether its numbers can be what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rasterio import Affine
+
+from domains.contract import ClassSpec, GroundworkError
+from domains.geospatial.archives import File, digest_file
+from domains.geospatial.bands import DISPLAY_BYTE, BandSpec, RasterEncoding, unit_fault
+from domains.geospatial.chips import smaller_than_patch
+from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, step_names
+from domains.geospatial.declared import Declared, category_names
+from domains.geospatial.geotiffs import GeoTiff
+from domains.geospatial.identifying import identify
+from domains.geospatial.layout import Entry, Layout
+from domains.geospatial.opened import open_raster
+from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
+from domains.geospatial.scenes import LabelRaster, Scene
+
+LOOKS = 3
+"""Windows across and down in which the numbers are looked at."""
+LOOK = 64
+"""Pixels on a side of such a window."""
+LARGEST_SHIFT = 0.1
+"""Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A scene that may be used, or why it may not."""
+
+    name: str
+    scene: Scene | None
+    fault: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the files of a dataset are."""
+
+    scenes: tuple[Inspected, ...]
+    digests: tuple[tuple[str, ...], ...]
+    """Name within the dataset, digest of the image and of its mask, for each file."""
+    classes: tuple[ClassSpec, ...]
+    """Of the masks, where they or the ``bands.yaml`` declare them."""
+    is_simulated: bool
+    remarks: tuple[str, ...]
+
+
+class Inspector:
+    """Looks at the files of one dataset in turn."""
+
+    def __init__(self, declared: Declared, spec: RasterEncoding, archive: Path | None) -> None:
+        self._declared, self._spec, self._archive = declared, spec, archive
+        self._classes: tuple[ClassSpec, ...] | None = declared.class_specs or None
+        self._bands: dict[tuple[tuple[Channel, ...], float | None], tuple[BandSpec, ...] | str] = {}
+        self._pointed: list[str] = []
+        self._elsewhere: list[str] = []
+        self._is_simulated = False
+
+    def inspect(self, layout: Layout, is_single: bool) -> Found:
+        """All of ``layout``. Of a single file, the name is no part of the digest."""
+        scenes: list[Inspected] = []
+        digests: list[tuple[str, ...]] = []
+        for entry in layout.entries:
+            fields = {"class": entry.class_name} if entry.class_name else {}
+            if entry.mask is not None:
+                fields["mask"] = entry.mask.name
+            name = "" if is_single else entry.image.name.removeprefix(layout.top)
+            try:
+                digests.append((name, *self._digests(entry)))
+                steps = list(self._steps(entry))
+            except GroundworkError as error:
+                digests.append((name, str(error)))
+                scenes.append(Inspected(entry.image.name, None, _without_name(error, entry), fields))
+                continue
+            for step in steps:
+                try:
+                    scenes.append(Inspected(step.image.name, self._scene(step), "", fields))
+                except GroundworkError as error:
+                    scenes.append(Inspected(step.image.name, None, _without_name(error, step), fields))
+        classes = (self._classes or ()) if layout.has_masks else ()
+        return Found(tuple(scenes), tuple(digests), classes, self._is_simulated, tuple(self._remarks()))
+
+    def _digests(self, entry: Entry) -> Iterator[str]:
+        for file in (entry.image, *([entry.mask] if entry.mask else [])):
+            with explained(file.name):
+                yield digest_file(file, self._archive)
+
+    def _steps(self, entry: Entry) -> Iterator[Entry]:
+        """The entry, or one for each time step of a cube."""
+        if entry.fault:
+            raise GroundworkError(entry.fault)
+        if entry.image.suffix not in CUBE_SUFFIXES:
+            yield entry
+            return
+        if self._archive is not None or entry.mask is not None:
+            raise GroundworkError("a NetCDF cube is read from a folder of its own, without masks: unpack it")
+        with explained(entry.image.name):
+            names = step_names(entry.image.path)
+        for step, name in enumerate(names):
+            label = f"{entry.image.name} {name}".strip()
+            yield Entry(File(label, f"{CUBE}{step}:{entry.image.path}"), class_name=entry.class_name)
+
+    def _scene(self, entry: Entry) -> Scene:
+        image = entry.image
+        with explained(image.name):
+            header = open_raster(image.path).header
+            if fault := smaller_than_patch(header.height, header.width, self._spec):
+                raise GroundworkError(fault)
+            bands = self._identified(header)
+        label = self._label(entry.mask, header) if entry.mask else None
+        scene = Scene(
+            image.path, image.name, header.height, header.width, header.crs, header.transform, bands, label
+        )
+        _check_units(scene, header)
+        self._is_simulated |= header.is_simulated
+        if header.has_control_points:
+            self._pointed.append(image.name)
+        if not header.is_of_earth:
+            self._elsewhere.append(image.name)
+        return scene
+
+    def _identified(self, header: Header) -> tuple[BandSpec, ...]:
+        """Bands of a file; files that describe themselves alike share them."""
+        key = (header.channels, header.gsd)
+        if key not in self._bands:
+            try:
+                self._bands[key] = identify(header, self._declared.bands, self._spec.sensor)
+            except GroundworkError as error:
+                self._bands[key] = str(error)
+        found = self._bands[key]
+        if isinstance(found, str):
+            raise GroundworkError(found)
+        return found
+
+    def _label(self, mask: File, image: Header) -> LabelRaster:
+        with explained(mask.name):
+            raster = open_raster(mask.path)
+            _check_mask(raster.header, image)
+        if self._classes is None:
+            colours = raster.colours() if isinstance(raster, GeoTiff) else {}
+            self._classes = tuple(
+                ClassSpec(float(value), name, colours.get(value, ""))
+                for value, name in category_names(mask.path).items()
+            )
+        values = tuple(entry.value for entry in self._classes)
+        return LabelRaster(mask.path, mask.name, self._declared.mask_nodata, values)
+
+    def _remarks(self) -> Iterator[str]:
+        if self._pointed:
+            yield (
+                f"{_scenes(self._pointed)} by ground control points only: the chips have no location; "
+                "gdalwarp gives them one."
+            )
+        if self._elsewhere:
+            yield f"{_scenes(self._elsewhere)} in a system of coordinates of another body than the Earth."
+
+
+def _check_mask(mask: Header, image: Header) -> None:
+    if len(mask.channels) != 1:
+        raise GroundworkError(f"{len(mask.channels)} bands; a mask has one")
+    if (mask.height, mask.width) != (image.height, image.width):
+        raise GroundworkError(
+            f"a mask of {mask.width} × {mask.height} pixels on an image of {image.width} × {image.height}"
+        )
+    if not mask.crs or not image.crs:
+        return
+    if mask.crs != image.crs and parsed_crs(mask.crs) != parsed_crs(image.crs):
+        raise GroundworkError(
+            f"a mask in {_crs_name(mask.crs)} on an image in {_crs_name(image.crs)}: warp it to the image"
+        )
+    to_pixels = ~Affine(*image.transform) * Affine(*mask.transform)
+    corners = [(0, 0), (image.width, 0), (0, image.height), (image.width, image.height)]
+    shift = max(
+        max(abs(x - column), abs(y - row)) for column, row in corners for x, y in [to_pixels * (column, row)]
+    )
+    if shift > LARGEST_SHIFT:
+        raise GroundworkError(f"a mask that lies {shift:.3g} pixels beside its image: warp it to the image")
+
+
+def _crs_name(wkt: str) -> str:
+    return parsed_crs(wkt).to_string()[:60]
+
+
+def _check_units(scene: Scene, header: Header) -> None:
+    """Raises GroundworkError where windows of the scene hold what its units cannot be."""
+    is_surely_bytes = all(
+        channel.dtype == "uint8" and band.unit == DISPLAY_BYTE and band.scale == 1.0
+        for band, channel in zip(scene.bands, header.channels, strict=True)
+    )
+    if is_surely_bytes:
+        return
+    looks = [
+        scene.read(row, column, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
+        for row in _places(scene.height)
+        for column in _places(scene.width)
+    ]
+    if fault := unit_fault(np.concatenate(looks, axis=1), scene.bands, header.channels[0].dtype):
+        raise GroundworkError(fault)
+
+
+def _places(size: int) -> Sequence[int]:
+    return sorted({int(place) for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
+
+
+def _scenes(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return f"{len(names)} scene{'' if len(names) == 1 else 's'} ({shown}) lie{'s' if len(names) == 1 else ''}"
+
+
+def _without_name(error: GroundworkError, entry: Entry) -> str:
+    """The reason of a reject, which says the name of its image by itself."""
+    return str(error).removeprefix(f"{entry.image.name}: ")

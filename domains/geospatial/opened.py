@@ -1,0 +1,99 @@
+"""Open rasters: one small cache per thread, because GDAL's datasets belong to a single thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from domains.contract import GroundworkError
+from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, CubeStep
+from domains.geospatial.geotiffs import DRIVERS, GeoTiff
+from domains.geospatial.images import IMAGE_FORMATS, LARGEST_IMAGE, SmallImage
+from domains.geospatial.rasters import Raster
+
+KEPT_OPEN = 16
+LARGEST_IMAGE_FILE = 1 << 26
+"""Bytes of an image that is read whole; GDAL reads the larger ones."""
+ARCHIVE, ARCHIVE_END = "/vsizip/{", "}/"
+SUFFIXES = frozenset([*DRIVERS, *IMAGE_FORMATS, *CUBE_SUFFIXES])
+"""Of the files that are read."""
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=_Closable)
+
+
+class _Cache(threading.local):
+    """The last few things opened by this thread. A file that has changed is opened anew."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.kept: OrderedDict[tuple[object, ...], _Closable] = OrderedDict()
+
+    def get(self, path: str, file: str, make: Callable[[], Opened]) -> Opened:
+        if self.process != os.getpid():  # after a fork, the parent's files are not ours to seek in
+            self.__init__()  # type: ignore[misc]
+        stat = os.stat(file)
+        key = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        found = self.kept.get(key)
+        if found is None:
+            found = make()
+            self.kept[key] = found
+            while len(self.kept) > KEPT_OPEN:
+                self.kept.popitem(last=False)[1].close()
+        self.kept.move_to_end(key)
+        return found  # type: ignore[return-value]
+
+
+_rasters = _Cache()
+_archives = _Cache()
+
+
+def member_path(archive: Path, member: str) -> str:
+    """How a member of a zip archive is called: GDAL's own way."""
+    if ARCHIVE_END in str(archive):
+        raise GroundworkError(f"{archive.name}: rename the folder whose name ends in '}}'")
+    return f"{ARCHIVE}{archive}{ARCHIVE_END}{member}"
+
+
+def open_raster(path: str) -> Raster:
+    """The raster at ``path``, kept open for the next call of this thread; do not close it.
+
+    ``path`` is a file, a member of an archive as ``member_path`` names it, or ``cube:STEP:FILE``. Raises
+    what the libraries raise: wrap it in ``rasters.explained``.
+    """
+    if path.startswith(CUBE):
+        step, _, file = path.removeprefix(CUBE).partition(":")
+        return _rasters.get(path, file, lambda: CubeStep(file, int(step)))
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        raise GroundworkError(f"{suffix or 'a file without suffix'} is not read: save it as a GeoTIFF")
+    archive, _, member = path.removeprefix(ARCHIVE).partition(ARCHIVE_END)
+    is_member = path.startswith(ARCHIVE)
+    file = archive if is_member else path
+
+    def make() -> Raster:
+        opened = open_archive(archive) if is_member else None
+        size = opened.getinfo(member).file_size if opened else os.path.getsize(path)
+        if suffix in IMAGE_FORMATS and size <= LARGEST_IMAGE_FILE:
+            image = SmallImage(opened.read(member) if opened else Path(path).read_bytes(), suffix)
+            if image.header.height * image.header.width <= LARGEST_IMAGE:
+                return image
+        if not size:
+            raise GroundworkError("it is empty, 0 bytes: copy it again")
+        return GeoTiff(path)
+
+    return _rasters.get(path, file, make)
+
+
+def open_archive(path: str) -> zipfile.ZipFile:
+    """The zip archive at ``path``, kept open for the next call of this thread."""
+    return _archives.get(path, path, lambda: zipfile.ZipFile(path))

@@ -1,0 +1,186 @@
+"""From files to rows: scenes are opened, compared with each other, and cut into chips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from domains.contract import GroundworkError, Row, Source, digest_of
+from domains.geospatial import declared as declaring
+from domains.geospatial.archives import File, list_files, read_text
+from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
+from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
+from domains.geospatial.declared import Declared
+from domains.geospatial.inspection import Inspected, Inspector
+from domains.geospatial.layout import Entry, Layout, recognise
+from domains.geospatial.opened import SUFFIXES
+from domains.geospatial.scenes import LabelRaster, Scene
+from domains.tables import Unreadable
+
+__all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
+
+IMAGE, ROW, COLUMN, CLASS = "image", "row", "column", "class"
+FEWEST_SCENES = 10
+"""Scenes from which whole ones can be held out where blocks cannot."""
+
+
+@dataclass(frozen=True)
+class _Chips:
+    """The rows of a source: the chips of each scene, or one reject in its place."""
+
+    scenes: tuple[Inspected, ...]
+    chip: int
+
+    def __call__(self) -> Iterator[Row]:
+        index = 0
+        for inspected in self.scenes:
+            fields = {IMAGE: inspected.name, ROW: "", COLUMN: "", **inspected.fields}
+            if inspected.scene is None:
+                yield Row(index, Unreadable(inspected.fault, inspected.name), fields)
+                index += 1
+                continue
+            for place in references(inspected.scene, self.chip):
+                yield Row(index, place, {**fields, ROW: str(place.row), COLUMN: str(place.column)})
+                index += 1
+
+
+def open_source(path: Path, spec: RasterEncoding, input_column: str | None = None) -> Source:
+    """Open a raster, a NetCDF cube, or a folder or zip archive of rasters.
+
+    The bands of the encoding are those of most scenes unless ``spec`` has bands; a scene that does not fit
+    them, and a file that cannot be read, is one row that becomes a reject. Raises GroundworkError where
+    nothing is left.
+    """
+    if input_column not in (None, IMAGE):
+        raise GroundworkError(f"{path.name} holds images, not columns: leave out --input-column")
+    if not path.exists():
+        raise GroundworkError(f"no file at {path}: check the path")
+    is_many = path.is_dir() or path.suffix.lower() == ".zip"
+    if is_many:
+        layout = recognise(list_files(path), path.name)
+        declared = _declared(path, layout.top)
+    else:
+        layout, declared = _single(path)
+    inspector = Inspector(declared, spec, path if is_many and path.is_file() else None)
+    found = inspector.inspect(layout, is_single=not is_many)
+    bands, inspected = _compared(found.scenes, spec)
+    usable = [each for each in inspected if each.scene is not None]
+    if not usable and not spec.bands:
+        raise GroundworkError(_nothing_left(path.name, inspected))
+    scenes = [each.scene for each in usable if each.scene is not None]
+    split, split_remarks = _split_for(scenes, spec, path.name)
+    target = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
+    return Source(
+        name=path.name,
+        origin=str(path.resolve()),
+        digest=digest_of(["rasters", found.digests, declared.model_dump(mode="json")]),
+        columns=(IMAGE, ROW, COLUMN, *((target,) if target else ())),
+        stream=_Chips(tuple(inspected), spec.chip),
+        encoding=spec.model_copy(update={"bands": bands}),
+        input_column=IMAGE,
+        targets=(target,) if target else (),
+        pixel_targets=(LABEL,) if layout.has_masks else (),
+        classes={LABEL: found.classes} if found.classes else {},
+        split=split,
+        remarks=(*layout.remarks, *found.remarks, *split_remarks),
+        simulated=found.is_simulated,
+        map_suffix="" if is_many or len(scenes) != 1 else ".tif",
+    )
+
+
+def scene_of(source: Source) -> Scene:
+    """The one scene whose chips are the rows. Raises GroundworkError where there is none, or are several."""
+    scene: Scene | None = None
+    for row in source.stream():
+        if isinstance(row.value, Unreadable):
+            raise GroundworkError(f"{row.value.original}: {row.value.reason}")
+        if not isinstance(row.value, ChipReference):
+            break
+        if scene is not None and row.value.scene.path != scene.path:
+            raise GroundworkError(f"{source.name} holds several scenes: name one of them")
+        scene = row.value.scene
+    if scene is None:
+        raise GroundworkError(f"{source.name} is not a scene: name a GeoTIFF")
+    return scene
+
+
+# ------------------------------------------------------------------------------------------- one file
+
+
+def _single(path: Path) -> tuple[Layout, Declared]:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        what = suffix or "a file without suffix"
+        raise GroundworkError(
+            f"{path.name}: {what} is not read; save it as a GeoTIFF, which says its bands and its place"
+        )
+    # A scene out of a dataset's images/ is described by the dataset's file.
+    folders = [path.parent, *([path.parent.parent] if path.parent.name == "images" else [])]
+    texts = (read_text(folder, declaring.FILE_NAME, declaring.LARGEST) for folder in folders)
+    text = next((text for text in texts if text is not None), b"")
+    return Layout((Entry(File(path.name, str(path))),), ""), declaring.parse(text)
+
+
+def _declared(path: Path, top: str) -> Declared:
+    for folder in dict.fromkeys(("", top)):
+        text = read_text(path, f"{folder}{declaring.FILE_NAME}", declaring.LARGEST)
+        if text is not None:
+            return declaring.parse(text)
+    return Declared()
+
+
+# ----------------------------------------------------------------------------------------- comparison
+
+
+def _compared(
+    scenes: Sequence[Inspected], spec: RasterEncoding
+) -> tuple[tuple[BandSpec, ...], list[Inspected]]:
+    """The bands that are expected, and the scenes with those that disagree turned into rejects."""
+    bands = spec.bands or _of_most([each.scene.bands for each in scenes if each.scene is not None])
+    faults: dict[tuple[BandSpec, ...], str] = {}  # thousands of images share their bands
+    compared = []
+    for each in scenes:
+        if each.scene is not None:
+            found = each.scene.bands
+            if found not in faults:
+                faults[found] = disagreement(bands, found)
+            if faults[found]:
+                each = replace(each, scene=None, fault=faults[found])
+        compared.append(each)
+    return bands, compared
+
+
+def _of_most(scenes: Sequence[tuple[BandSpec, ...]]) -> tuple[BandSpec, ...]:
+    """Bands that most scenes have, as the first of them orders them, with the median of their pixel sizes."""
+    if not scenes:
+        return ()
+    kinds = [frozenset(band.meaning.model_copy(update={"gsd": None}) for band in bands) for bands in scenes]
+    most = Counter(kinds).most_common(1)[0][0]
+    alike = [bands for bands, kind in zip(scenes, kinds, strict=True) if kind == most]
+    sizes = [band.gsd for bands in alike for band in bands if band.gsd is not None]
+    gsd = median(sizes) if sizes else None
+    return tuple(band.meaning.model_copy(update={"gsd": gsd}) for band in alike[0])
+
+
+def _nothing_left(name: str, scenes: Sequence[Inspected]) -> str:
+    if len(scenes) == 1:
+        only = scenes[0]
+        return only.fault if only.fault.startswith(only.name) else f"{only.name}: {only.fault}"
+    first = scenes[0]
+    return f"none of the {len(scenes)} rasters of {name} can be used; {first.name}: {first.fault}"
+
+
+def _split_for(scenes: Sequence[Scene], spec: RasterEncoding, name: str) -> tuple[str, tuple[str, ...]]:
+    """The split that suits where blocks on the ground cannot be told, and what to know of it."""
+    if not scenes or any(scene.crs for scene in scenes):
+        return "", ()
+    has_several_chips = any(count_chips(scene, spec.chip) > 1 for scene in scenes)
+    if has_several_chips and len(scenes) >= FEWEST_SCENES:
+        return "scene", (f"No scene of {name} has a location: whole scenes are held out for the test.",)
+    return "random", (
+        f"No scene of {name} has a location: test chips are drawn at random, and may lie beside training "
+        "chips.",
+    )

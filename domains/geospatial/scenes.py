@@ -1,0 +1,107 @@
+"""A scene: one raster and what its numbers mean, read in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from domains.contract import GroundworkError, RejectedLabel
+from domains.geospatial.bands import BandSpec, places_of
+from domains.geospatial.opened import open_raster
+from domains.geospatial.rasters import explained
+
+
+@dataclass(frozen=True)
+class LabelRaster:
+    """The raster of labels of a scene, pixel upon pixel."""
+
+    path: str
+    name: str
+    nodata: float | None = None
+    """What stands for no label, besides what the raster itself declares."""
+    values: tuple[float, ...] = ()
+    """The values of the declared classes; empty where none are declared."""
+
+    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """Labels of a window, float32 [height, width]; NaN where there is none, and outside.
+
+        Raises RejectedLabel for a value that no declared class has, and for a raster that cannot be read.
+        """
+        try:
+            labels = _window(self.path, self.name, [0], row, column, height, width)[0]
+        except GroundworkError as error:
+            raise RejectedLabel(str(error)) from error
+        if self.nodata is not None:
+            labels[labels == self.nodata] = np.nan
+        if self.values:
+            known = np.isin(labels, self.values) | np.isnan(labels)
+            if not known.all():
+                odd = sorted(set(labels[~known].tolist()))
+                raise RejectedLabel(
+                    f"{self.name} holds {', '.join(f'{value:g}' for value in odd[:5])}, where the declared "
+                    f"classes are {', '.join(f'{value:g}' for value in self.values[:20])}"
+                )
+        return labels.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One raster. Cheap to pickle: it opens its file anew in each process and thread."""
+
+    path: str
+    """What ``opened.open_raster`` opens."""
+    name: str
+    """Path within the dataset, as users know it."""
+    height: int
+    width: int
+    crs: str
+    """WKT; empty where there is no location."""
+    transform: tuple[float, ...]
+    """Affine a, b, c, d, e, f from (column, row) to coordinates; the identity where there is no location."""
+    bands: tuple[BandSpec, ...]
+    """As found in this file, in file order."""
+    label: LabelRaster | None = None
+
+    def read(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> np.ndarray:
+        """Pixels of a window, float32 [bands, height, width], in the units and the order of ``bands``.
+
+        NaN where there are no data, and outside the scene. Raises GroundworkError that names both sides
+        where the scene has other bands, and for a file that cannot be read.
+        """
+        with explained(self.name):
+            places = places_of(tuple(bands), self.bands)
+        stored = _window(self.path, self.name, places, row, column, height, width)
+        for values, place in zip(stored, places, strict=True):
+            band = self.bands[place]
+            if band.nodata is not None:
+                values[values == band.nodata] = np.nan
+            if band.scale != 1.0:
+                values *= band.scale
+            if band.offset != 0.0:
+                values += band.offset
+        if stored.dtype == np.float32:
+            return stored
+        with np.errstate(over="ignore"):
+            pixels = stored.astype(np.float32)
+        pixels[np.isinf(pixels)] = np.nan  # a filler beyond the range of float32
+        return pixels
+
+
+def _window(
+    path: str, name: str, channels: Sequence[int], row: int, column: int, height: int, width: int
+) -> np.ndarray:
+    """Stored numbers of a window that may reach beyond the raster, NaN there; the array is the caller's."""
+    with explained(name):
+        raster = open_raster(path)
+        top, bottom = max(row, 0), min(row + height, raster.header.height)
+        left, right = max(column, 0), min(column + width, raster.header.width)
+        if top >= bottom or left >= right:
+            return np.full((len(channels), height, width), np.nan, np.float32)
+        inside = raster.window(channels, top, left, bottom - top, right - left)
+        if inside.shape[1:] == (height, width):
+            return inside
+        whole = np.full((len(channels), height, width), np.nan, inside.dtype)
+        whole[:, top - row : bottom - row, left - column : right - column] = inside
+        return whole
