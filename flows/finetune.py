@@ -128,16 +128,16 @@ def _encoder(
 ) -> tuple[Encoder, str]:
     """The encoder to start from, ready for these samples, and the reference of its foundation."""
     if weights is not None:
-        encoder, origin, reference = weights.predictor.encoder, weights.version.reference, weights.foundation
+        encoder, origin, foundation = weights.predictor.encoder, weights.version.reference, weights.foundation
     else:
         wanted = job.settings.part(TaskSettings).foundation if after is None else after.foundation
-        encoder, reference = _foundation(job, wanted)
-        origin = reference
+        encoder, foundation = _foundation(job, wanted)
+        origin = foundation
     try:
         encoder.fit_input(job.spec, data.store.subset(data.split.train))
     except GroundworkError as error:
         raise GroundworkError(f"{origin} cannot be used here: {error}") from error
-    return encoder, reference
+    return encoder, foundation
 
 
 def _foundation(job: Job, wanted: str) -> tuple[Encoder, str]:

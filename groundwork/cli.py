@@ -18,6 +18,7 @@ from flows.home import Home
 FLOWS = {
     "pretrain": "Learn from unlabelled data and register a foundation.",
     "finetune": "Learn a task from labelled data and register a version.",
+    "retrain": "Train models again where their data, settings or code have changed.",
     "predict": "Answer the rows of a file with a registered version.",
 }
 
@@ -56,7 +57,7 @@ def _flow_command(kind: Any, domain: str, name: str) -> Any:
 
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     command = flow_command(kind, domain, lambda settings, remote: run_flow(kind, domain, settings, remote))
-    single.command(name=name, help=FLOWS[kind], no_args_is_help=kind != "pretrain")(command)
+    single.command(name=name, help=FLOWS[kind], no_args_is_help=kind not in {"pretrain", "retrain"})(command)
     return typer.main.get_command(single)
 
 
@@ -154,6 +155,41 @@ def models(
     for version in listed:
         table.add_row(*_row(version))
     # A pipe has no width: a table cut at 80 columns would lose what scripts and colleagues look for.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="The model")],
+    to: Annotated[
+        int | None, typer.Option(min=1, help="Version to go to; by default the champion before this one")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history")] = "",
+) -> None:
+    """Make an earlier version the champion again; the API answers with it within seconds."""
+    from groundwork.execution import use_services
+
+    use_services(Home.current())
+    from models import registry
+
+    version = registry.rollback(name, to, reason)
+    Console(soft_wrap=True, highlight=False).print(f"{version.reference} is the champion of {name}")
+
+
+@app.command()
+def history(name: Annotated[str, typer.Argument(help="The model")]) -> None:
+    """Show every decision on a model, newest first: what became champion, what was refused, and why."""
+    from groundwork.execution import use_services
+
+    use_services(Home.current())
+    from models import registry
+
+    entries = registry.history(name)
+    if not entries:
+        raise GroundworkError(f"nothing has been decided on {name} since histories are kept")
+    table = Table(*entries[0].row(name))
+    for entry in entries:
+        table.add_row(*entry.row(name).values())
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 

@@ -35,7 +35,7 @@ def flow_command(kind: Kind, domain: str, run: Run) -> Callable[..., None]:
         run(_validated(model, {**_from_config(config), **_from_pairs(set_), **given}), remote)
 
     names = [name for name in model.model_fields if name not in NOT_OPTIONS]
-    names.sort(key=lambda name: name not in POSITIONAL)
+    names.sort(key=lambda name: not _is_positional(name, model.model_fields[name]))
     parameters = [_parameter(name, model.model_fields[name]) for name in names]
     parameters += [
         _keyword(
@@ -70,7 +70,7 @@ def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
         shape = bool | None
     elif typing.get_origin(info.annotation) is list:
         shape = list[str] | None
-    if name in POSITIONAL:
+    if _is_positional(name, info):
         required = info.is_required()
         extra = typer.Argument(
             metavar=POSITIONAL[name] if required else f"[{POSITIONAL[name]}]", help=described
@@ -83,6 +83,10 @@ def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
         flags = [f"{flags[0]}/--no-{name.replace('_', '-')}"]
     option = typer.Option(*flags, help=described, show_default=False, metavar=_metavar(info.annotation))
     return _keyword(name, shape, option, None)
+
+
+def _is_positional(name: str, info: FieldInfo) -> bool:
+    return name in POSITIONAL and typing.get_origin(info.annotation) is not list
 
 
 def _keyword(name: str, annotation: Any, extra: Any, default: Any) -> inspect.Parameter:

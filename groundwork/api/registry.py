@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from domains.contract import GroundworkError
 
 if TYPE_CHECKING:
+    from models.history import Entry
     from models.predictor import Predictor
     from models.registry import Version
 
@@ -26,6 +27,10 @@ class Registry(Protocol):
 
     def versions(self, name: str) -> list[Version]:
         """Versions of a name, newest first."""
+        ...
+
+    def history(self, name: str) -> list[Entry]:
+        """Decisions on a name, newest first."""
         ...
 
     def resolve(self, reference: str) -> Version:
@@ -54,6 +59,14 @@ class MlflowRegistry:
 
         try:
             return registry.versions(name)
+        except registry.UnknownModel as error:
+            raise NotRegistered(str(error)) from error
+
+    def history(self, name: str) -> list[Entry]:
+        from models import registry
+
+        try:
+            return registry.history(name)
         except registry.UnknownModel as error:
             raise NotRegistered(str(error)) from error
 

@@ -25,6 +25,7 @@ from groundwork.api.metrics import Metrics
 from groundwork.api.registry import NotRegistered, Registry
 
 if TYPE_CHECKING:
+    from models.history import Entry
     from models.predictor import Predictor
     from models.registry import Version
 
@@ -131,6 +132,10 @@ class Serving:
             return [(each, self._registry.versions(each)) for each in names]
 
         return await self._ask(ask)
+
+    async def history(self, name: str) -> list[Entry]:
+        """Decisions on a name, newest first."""
+        return await self._ask(lambda: self._registry.history(name))
 
     def is_loaded(self, version: Version) -> bool:
         return any(loaded.identity == _identity(version) for loaded in self._live.values())

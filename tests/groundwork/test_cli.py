@@ -64,6 +64,10 @@ REFUSED = [
     (("predict", "nothing", "{table}"), "no model is called 'nothing'"),
     (("models",), "no model is registered yet"),
     (("models", "nothing"), "no model is called 'nothing'"),
+    (("history", "nothing"), "no model is called 'nothing'"),
+    (("rollback", "nothing"), "no model is called 'nothing'"),
+    (("retrain", "molecules", "--model", "nothing"), "nothing has no champion: fine-tune it first"),
+    (("retrain", "molecules", "--confidence", "1"), "--confidence: input should be less than 1"),
 ]
 
 
