@@ -1,0 +1,494 @@
+"""The raster encoder sees pixels where there are any: not their units, nor their order, nor neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel
+
+from domains.contract import EncodingSpec, GroundworkError, Sample, Target, TargetSpec
+from models.encoder import parameter_count
+from models.pretraining import PretrainingModel
+from models.raster_vit import RasterViT
+from models.tuning import TaskModel, prepare
+
+TOLERANCE = 1e-5
+PATCH = TargetSpec("patch", "token", "reals", 8 * 8 * 3)
+
+
+class Encoding(EncodingSpec):
+    """The fields of an encoding of rasters that an encoder reads."""
+
+    chip: int = 32
+    patch: int = 8
+    bands: tuple[dict[str, Any], ...] = ()
+
+
+def optical(name: str, wavelength: float, unit: str = "reflectance") -> dict[str, Any]:
+    return {"name": name, "wavelength": wavelength, "polarisation": "", "unit": unit, "gsd": 10.0}
+
+
+def radar(name: str, polarisation: str = "") -> dict[str, Any]:
+    return {"name": name, "wavelength": None, "polarisation": polarisation, "unit": "dB", "gsd": 10.0}
+
+
+RED, GREEN, BLUE = optical("B4", 665), optical("B3", 560), optical("B2", 490)
+NIR, SWIR = optical("B8", 842), optical("B11", 1610)
+RGB = Encoding(bands=(RED, GREEN, BLUE))
+
+
+def textures(count: int, bands: int, side: int = 32, seed: int = 0) -> list[Sample]:
+    """Chips of sloping stripes, each with a direction and a period of its own."""
+    chance = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
+    samples = []
+    for _ in range(count):
+        angle, period = chance.uniform(0, np.pi), chance.uniform(6, 20)
+        stripes = np.sin(2 * np.pi * (rows * np.sin(angle) + columns * np.cos(angle)) / period)
+        pixels = np.outer(chance.uniform(0.5, 1, bands), stripes).reshape(bands, side, side)
+        pixels += 0.05 * chance.standard_normal(pixels.shape) + np.arange(bands)[:, None, None]
+        samples.append({"pixels": pixels.astype(np.float32)})
+    return samples
+
+
+def encoder_of(encoding: Encoding = RGB, seed: int = 0, **overrides: int) -> RasterViT:
+    """A small encoder that knows its input."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    encoder = RasterViT.create("tiny", encoding, **{**sizes, **overrides})
+    assert isinstance(encoder, RasterViT)
+    encoder.fit_input(encoding, textures(20, len(encoding.bands)))
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> RasterViT:
+    return encoder_of()
+
+
+def embed(encoder: RasterViT, samples: Sequence[Sample]) -> np.ndarray:
+    """Pooled embeddings [n, D] of samples embedded in one batch."""
+    with torch.no_grad():
+        return encoder(encoder.collate(samples)).pooled.numpy()
+
+
+def with_gap(sample: Sample, rows: slice, columns: slice, bands: slice = slice(None)) -> Sample:
+    pixels = sample["pixels"].copy()
+    pixels[bands, rows, columns] = np.nan
+    return {"pixels": pixels}
+
+
+# --------------------------------------------------------------------------- what must change nothing
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    sides=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=4),
+    seed=st.integers(0, 9),
+    gap=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+)
+def test_collate_and_padding_change_nothing(
+    encoder: RasterViT, sides: list[tuple[int, int]], seed: int, gap: tuple[int, int]
+) -> None:
+    chips = [
+        {"pixels": sample["pixels"][:, : 8 * height, : 8 * width]}
+        for sample, (height, width) in zip(textures(len(sides), 3, 40, seed), sides, strict=True)
+    ]
+    chips[0] = with_gap(chips[0], slice(gap[0]), slice(gap[1]))
+    batch = encoder.collate(chips)
+    tall, wide = (max(side[axis] for side in sides) for axis in (0, 1))
+    assert batch["pixels"].shape == (len(sides), 3, 8 * tall, 8 * wide)
+    assert batch["size"].tolist() == [height * width for height, width in sides]
+    assert batch["size"].tolist() == [encoder.tokens(chip) for chip in chips]
+    with torch.no_grad():
+        together = encoder(batch)
+        for place, (chip, (height, width)) in enumerate(zip(chips, sides, strict=True)):
+            alone = encoder(encoder.collate([chip]))
+            torch.testing.assert_close(together.pooled[place], alone.pooled[0], atol=TOLERANCE, rtol=0)
+            grid = together.tokens[place].view(tall, wide, -1)[:height, :width].flatten(0, 1)
+            torch.testing.assert_close(grid, alone.tokens[0], atol=TOLERANCE, rtol=0)
+            assert together.mask[place].sum() == alone.mask.sum()
+
+
+def test_the_order_of_bands_changes_nothing() -> None:
+    encoder, samples = encoder_of(), textures(4, 3)
+    before = embed(encoder, samples)
+    encoder.fit_input(Encoding(bands=(BLUE, RED, GREEN)), samples)
+    after = embed(encoder, [{"pixels": sample["pixels"][[2, 0, 1]]} for sample in samples])
+    np.testing.assert_allclose(after, before, atol=TOLERANCE)
+
+
+def test_units_change_nothing_once_they_are_measured() -> None:
+    """The same reflectance as a digital number, with an offset."""
+    samples = textures(20, 3)
+    numbers = [{"pixels": sample["pixels"] * 10_000 - 1000} for sample in samples]
+    encoder = encoder_of()
+    before = embed(encoder, samples)
+    bands = tuple({**band, "unit": "digital number"} for band in RGB.bands)
+    encoder.fit_input(Encoding(bands=bands), numbers)
+    np.testing.assert_allclose(embed(encoder, numbers), before, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------ what must matter
+
+
+def test_bands_are_told_apart(encoder: RasterViT) -> None:
+    [sample] = textures(1, 3)
+    swapped = {"pixels": sample["pixels"][[1, 0, 2]]}
+    assert np.abs(embed(encoder, [sample]) - embed(encoder, [swapped])).max() > 1e-2
+
+
+def test_polarisations_are_told_apart() -> None:
+    encoder = encoder_of(Encoding(bands=(radar("1", "VV"), radar("2", "VH"))))
+    [sample] = textures(1, 2)
+    swapped = {"pixels": sample["pixels"][::-1].copy()}
+    assert np.abs(embed(encoder, [sample]) - embed(encoder, [swapped])).max() > 1e-2
+
+
+def test_places_are_told_apart(encoder: RasterViT) -> None:
+    [sample] = textures(1, 3)
+    upside_down = {"pixels": sample["pixels"].reshape(3, 4, 8, 32)[:, ::-1].reshape(3, 32, 32)}
+    assert np.abs(embed(encoder, [sample]) - embed(encoder, [upside_down])).max() > 1e-2
+
+
+# ----------------------------------------------------------------------------------- where data is missing
+
+
+def test_a_patch_without_data_is_no_token(encoder: RasterViT) -> None:
+    [sample] = textures(1, 3)
+    cropped = {"pixels": sample["pixels"][:, :, :24]}
+    gap = with_gap(sample, slice(None), slice(24, None))
+    np.testing.assert_allclose(embed(encoder, [gap]), embed(encoder, [cropped]), atol=TOLERANCE)
+    with torch.no_grad():
+        tokens, _, mask = encoder(encoder.collate([gap]))
+    assert mask.view(4, 4)[:, :3].all()
+    assert not mask.view(4, 4)[:, 3].any()
+    assert not tokens[~mask].any()
+    assert tokens[mask].abs().sum(-1).min() > 0
+
+
+def test_a_gap_is_not_a_mean_value(encoder: RasterViT) -> None:
+    [sample] = textures(1, 3)
+    gap = with_gap(sample, slice(4), slice(4))
+    filled = {
+        "pixels": np.where(
+            np.isnan(gap["pixels"]), encoder.band_mean.numpy()[:, None, None], sample["pixels"]
+        )
+    }
+    assert np.abs(embed(encoder, [gap]) - embed(encoder, [filled])).max() > 1e-4
+
+
+def test_infinite_is_no_data(encoder: RasterViT) -> None:
+    gap = with_gap(textures(1, 3)[0], slice(5), slice(5))
+    infinite = {"pixels": np.where(np.isnan(gap["pixels"]), np.float32(np.inf), gap["pixels"])}
+    np.testing.assert_array_equal(embed(encoder, [infinite]), embed(encoder, [gap]))
+
+
+def test_a_chip_without_data_harms_nobody(encoder: RasterViT) -> None:
+    empty = {"pixels": np.full((3, 32, 32), np.nan, np.float32)}
+    [sample] = textures(1, 3)
+    batch = encoder.collate([empty, sample])
+    with torch.no_grad():
+        tokens, pooled, mask = encoder(batch)
+    assert torch.isfinite(tokens).all()
+    assert not tokens[0].any()
+    assert not pooled[0].any()
+    assert mask.sum(1).tolist() == [0, 16]
+    np.testing.assert_allclose(pooled[1:], embed(encoder, [sample]), atol=TOLERANCE)
+    masked = encoder.masked_forward(batch, [PATCH], 0.5)
+    assert len(masked.features["patch"]) == 8
+    assert torch.isfinite(masked.features["patch"]).all()
+    model = PretrainingModel(encoder, [PATCH], 0.5)
+    assert torch.isfinite(model(encoder.collate([empty]))["loss"])
+
+
+# ---------------------------------------------------------------------------------- knowing the input
+
+
+def test_statistics_are_those_of_the_samples_without_gaps_and_tails() -> None:
+    chance = np.random.default_rng(3)
+    pixels = chance.normal([[[5.0]], [[-2.0]]], [[[2.0]], [[0.1]]], (40, 2, 32, 32)).astype(np.float32)
+    pixels[:, 0, :4] = np.nan
+    pixels[:, 1, 0, :3] = 1e6
+    encoder = encoder_of(Encoding(bands=(RED, GREEN)))
+    encoder.fit_input(Encoding(bands=(radar("x"), radar("y"))), [{"pixels": chip} for chip in pixels])
+    np.testing.assert_allclose(encoder.band_mean[:2], [5, -2], atol=0.03)
+    np.testing.assert_allclose(encoder.band_spread[:2], [2, 0.1], rtol=0.05)
+
+
+def test_a_constant_band_stays_finite() -> None:
+    encoder = encoder_of()
+    constant = [{"pixels": np.full((1, 32, 32), 7000.1, np.float32)}]
+    encoder.fit_input(Encoding(bands=(radar("level"),)), constant)
+    assert np.isfinite(embed(encoder, constant)).all()
+
+
+def test_a_foundation_keeps_what_it_knows_and_measures_what_is_new(tmp_path: Path) -> None:
+    encoder_of().save_pretrained(tmp_path / "foundation")
+    encoder = RasterViT.from_pretrained(tmp_path / "foundation")
+    known = dict(zip(("B4", "B3", "B2"), encoder.band_mean.tolist(), strict=True))
+    task = Encoding(bands=(NIR, BLUE, radar("slope"), RED, SWIR))
+    samples = [{"pixels": sample["pixels"] + 100} for sample in textures(30, 5)]
+    encoder.fit_input(task, samples)
+    assert encoder.pixel_channels == 5
+    fresh = np.mean([sample["pixels"] for sample in samples], axis=(0, 2, 3))
+    expected = [fresh[0], known["B2"], fresh[2], known["B4"], fresh[4], known["B3"]]
+    np.testing.assert_allclose(encoder.band_mean, expected, atol=0.05)
+    assert encoder.band_mean[1].item() == known["B2"]
+    encoder.save_pretrained(tmp_path / "task")
+    loaded = RasterViT.from_pretrained(tmp_path / "task").eval()
+    np.testing.assert_array_equal(embed(loaded, samples[:3]), embed(encoder.eval(), samples[:3]))
+    encoder.fit_input(RGB, textures(2, 3))
+    np.testing.assert_array_equal(encoder.band_mean[:3], list(known.values()))
+    assert encoder.fit_input(RGB, []) is None  # nothing new, nothing measured
+
+
+def test_the_same_name_on_another_sensor_is_another_band() -> None:
+    encoder = encoder_of(Encoding(bands=(optical("B5", 705),)))
+    encoder.fit_input(Encoding(bands=(optical("B5", 865),)), [{"pixels": np.full((1, 8, 8), 9, np.float32)}])
+    assert encoder.band_mean[0] == 9
+    encoder.fit_input(Encoding(bands=(optical("B5", 704),)), [])
+    assert encoder.band_mean[0] != 9
+
+
+def test_a_new_channel_starts_alike_whatever_else_there_is() -> None:
+    both, one = encoder_of(), encoder_of()
+    both.fit_input(Encoding(bands=(radar("slope"), radar("height"))), textures(2, 2))
+    one.fit_input(Encoding(bands=(radar("height"),)), textures(2, 1))
+    torch.testing.assert_close(both.filters.channel.weight[-1], one.filters.channel.weight[-1])
+    assert (both.filters.channel.weight[-1] != both.filters.channel.weight[-2]).any()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "samples", "words"),
+    [
+        (Encoding(patch=16, bands=RGB.bands), [], ("patches of 8", "16")),
+        (Encoding(), [], ("no band",)),
+        (
+            Encoding(bands=(RED, NIR)),
+            [{"pixels": np.full((2, 8, 8), np.nan, np.float32)}],
+            ("B8", "no training"),
+        ),
+    ],
+)
+def test_input_that_it_cannot_take_is_refused_and_changes_nothing(
+    encoding: Encoding, samples: list[Sample], words: tuple[str, ...]
+) -> None:
+    encoder = encoder_of()
+    before = embed(encoder, textures(2, 3))
+    with pytest.raises(GroundworkError) as refused:
+        encoder.fit_input(encoding, samples)
+    assert all(word in str(refused.value) for word in words)
+    np.testing.assert_array_equal(embed(encoder, textures(2, 3)), before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [((2, 32, 32), "2 bands where 3 are read: B4, B3, B2"), ((3, 32, 30), "32 × 30")]
+)
+def test_samples_that_do_not_fit_are_refused(
+    encoder: RasterViT, shape: tuple[int, int, int], words: str
+) -> None:
+    with pytest.raises(GroundworkError, match=words):
+        encoder.collate([{"pixels": np.zeros(shape, np.float32)}])
+
+
+def test_without_statistics_nothing_is_embedded() -> None:
+    fresh = RasterViT.create("tiny", RGB)
+    with pytest.raises(GroundworkError, match="statistics"):
+        fresh.collate(textures(1, 3))
+
+
+# ----------------------------------------------------------------------------------------- pretraining
+
+
+def hide(encoder: RasterViT, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and targets of what one draw hides."""
+    with torch.no_grad():
+        masked = encoder.masked_forward(batch, [PATCH], 0.75, torch.Generator().manual_seed(5))
+    return masked.features["patch"], masked.targets["patch"]
+
+
+def test_masked_shapes_follow_the_data(encoder: RasterViT) -> None:
+    whole, other = textures(2, 3)
+    gap = with_gap(with_gap(other, slice(8), slice(None)), slice(8, 12), slice(12, 30), slice(1))
+    features, truth = hide(encoder, encoder.collate([whole, gap]))
+    assert features.shape == (12 + 9, 32)
+    assert truth.shape == (12 + 9, 8 * 8 * 3)
+    assert not truth[:12].isnan().any()
+    assert 0 < truth[12:].isnan().sum() <= 4 * 18
+    np.testing.assert_allclose(truth.nanmean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(truth.square().nanmean(1).sqrt(), 1, atol=1e-2)
+
+
+def test_hidden_patches_are_hidden_and_visible_ones_are_used(encoder: RasterViT) -> None:
+    batch = encoder.collate(textures(2, 3))
+    features, truth = hide(encoder, batch)
+    hidden = visible = 0
+    for chip in range(2):
+        for row in range(0, 32, 8):
+            for column in range(0, 32, 8):
+                changed = {**batch, "pixels": batch["pixels"].clone()}
+                changed["pixels"][chip, :, row : row + 8, column : column + 8] = torch.randn(3, 8, 8)
+                new_features, new_truth = hide(encoder, changed)
+                is_hidden = not torch.equal(new_truth, truth)
+                assert torch.equal(new_features, features) == is_hidden
+                hidden += is_hidden
+                visible += not is_hidden
+    assert (hidden, visible) == (24, 8)
+
+
+def test_masks_follow_the_generator_or_the_seed(encoder: RasterViT) -> None:
+    batch = encoder.collate(textures(3, 3))
+    assert torch.equal(hide(encoder, batch)[1], hide(encoder, batch)[1])
+    torch.manual_seed(1)
+    first = encoder.masked_forward(batch, [PATCH], 0.5).targets["patch"]
+    other = encoder.masked_forward(batch, [PATCH], 0.5).targets["patch"]
+    torch.manual_seed(1)
+    again = encoder.masked_forward(batch, [PATCH], 0.5).targets["patch"]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_batch_mates_change_nothing_in_pretraining(encoder: RasterViT) -> None:
+    """A chip that shows fewer patches than its neighbour is embedded as if it were alone."""
+    samples = textures(2, 3)
+    few = with_gap(samples[0], slice(16), slice(None))
+    alone, _ = hide(encoder, encoder.collate([few]))
+    together, _ = hide(encoder, encoder.collate([few, samples[1]]))
+    torch.testing.assert_close(together[: len(alone)], alone, atol=TOLERANCE, rtol=0)
+
+
+def test_every_parameter_learns_in_pretraining() -> None:
+    encoder = encoder_of(Encoding(bands=(RED, radar("1", "VV"), NIR))).train()
+    model = PretrainingModel(encoder, [PATCH], 0.5)
+    samples = [with_gap(sample, slice(4), slice(4)) for sample in textures(8, 3)]
+    model(encoder.collate(samples))["loss"].backward()
+    idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not idle
+
+
+def test_the_loss_falls() -> None:
+    model = PretrainingModel(encoder_of().train(), [PATCH], 0.5)
+    batch = model.encoder.collate(textures(32, 3))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+
+    def draw() -> torch.Tensor:
+        torch.manual_seed(1)
+        return model(batch)["loss"]
+
+    before = draw().item()
+    for step in range(60):
+        torch.manual_seed(100 + step)
+        optimiser.zero_grad()
+        model(batch)["loss"].backward()
+        optimiser.step()
+    assert draw().item() < 0.9 * before
+
+
+# ------------------------------------------------------------------------------------ around the encoder
+
+
+def test_saved_and_loaded_it_is_the_same(encoder: RasterViT, tmp_path: Path) -> None:
+    encoder.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path).eval()
+    assert isinstance(loaded, RasterViT)
+    assert loaded.config.to_diff_dict() == encoder.config.to_diff_dict()
+    samples = textures(3, 3)
+    np.testing.assert_array_equal(embed(loaded, samples), embed(encoder, samples))
+    torch.testing.assert_close(hide(loaded, loaded.collate(samples)), hide(encoder, encoder.collate(samples)))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_discarded_decoder_leaves_the_embeddings(tmp_path: Path) -> None:
+    encoder, samples = encoder_of(), textures(2, 3)
+    before, weights = embed(encoder, samples), parameter_count(encoder)
+    encoder.discard_decoder()
+    encoder.save_pretrained(tmp_path)
+    loaded = RasterViT.from_pretrained(tmp_path).eval()
+    assert parameter_count(loaded) < weights
+    np.testing.assert_array_equal(embed(loaded, samples), before)
+    with pytest.raises(GroundworkError, match="decoder"):
+        loaded.masked_forward(loaded.collate(samples), [PATCH], 0.5)
+
+
+def test_dense_features_lie_on_the_pixels(encoder: RasterViT) -> None:
+    samples = textures(2, 3)
+    batch = encoder.collate([samples[0], with_gap(samples[1], slice(8), slice(16))])
+    with torch.no_grad():
+        dense, embeddings = encoder.dense(batch), encoder(batch)
+    assert dense.tokens.shape == (2, 32, 4, 4)
+    assert dense.pixels.shape == (2, encoder.pixel_channels, 32, 32)
+    torch.testing.assert_close(dense.tokens[0, :, 1, 2], embeddings.tokens[0, 4 + 2])
+    assert dense.valid[0].all()
+    assert dense.valid[1].sum() == 32 * 32 - 8 * 16
+    assert not dense.pixels[1, :, :8, :16].any()
+    scaled = (samples[0]["pixels"] - encoder.band_mean.numpy()[:, None, None]) / encoder.band_spread.numpy()[
+        :, None, None
+    ]
+    np.testing.assert_allclose(dense.pixels[0], scaled, atol=TOLERANCE)
+
+
+def test_a_pixel_with_some_bands_is_data(encoder: RasterViT) -> None:
+    some = with_gap(textures(1, 3)[0], slice(None), slice(None), slice(2))
+    with torch.no_grad():
+        assert encoder.dense(encoder.collate([some])).valid.all()
+        assert encoder(encoder.collate([some])).mask.all()
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_half_precision_is_close(autocast: bool) -> None:
+    encoder, samples = encoder_of(), [*textures(3, 3), with_gap(textures(1, 3)[0], slice(20), slice(None))]
+    exact = embed(encoder, samples)
+    if not autocast:
+        encoder.bfloat16()
+    batch = encoder.collate(samples)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        rough, dense = encoder(batch).pooled.float(), encoder.dense(batch)
+        masked = encoder.masked_forward(batch, [PATCH], 0.5)
+    assert torch.isfinite(masked.features["patch"]).all()
+    assert torch.isfinite(dense.tokens).all()
+    assert np.abs(rough.numpy() - exact).max() < 0.1 * exact.std()
+
+
+def test_checkpointed_gradients_are_the_same() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        encoder = encoder_of().train()
+        if checkpointing:
+            encoder.gradient_checkpointing_enable()
+        encoder(encoder.collate(textures(2, 3))).pooled.square().sum().backward()
+        gradients.append(encoder.blocks[0].query_key_value.weight.grad)
+    assert gradients[0].any()
+    torch.testing.assert_close(*gradients)
+
+
+def test_low_rank_adaptation_learns_in_the_blocks() -> None:
+    encoder = encoder_of()
+    encoder.discard_decoder()
+    model = TaskModel(
+        encoder, [Target(name="class", kind="multiclass", classes=("a", "b", "c"))], linear_head=False
+    )
+    prepare(model, "lora", 4)
+    batch = encoder.collate(textures(3, 3))
+    model(batch, torch.tensor([[0.0], [1.0], [2.0]]))["loss"].backward()
+    adapted = {
+        name.split(".")[-4]
+        for name, weight in model.named_parameters()
+        if "lora_" in name and weight.grad is not None
+    }
+    assert adapted == set(RasterViT.lora_modules)
+
+
+@pytest.mark.parametrize(
+    ("preset", "least", "most"), [("tiny", 1.8e6, 2.4e6), ("small", 5e6, 7e6), ("base", 80e6, 95e6)]
+)
+def test_presets_have_their_sizes(preset: str, least: float, most: float) -> None:
+    with torch.device("meta"):
+        assert least < parameter_count(RasterViT.create(preset, RGB)) < most
