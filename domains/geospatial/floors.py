@@ -1,0 +1,92 @@
+"""The baselines that stand beside every model of rasters: none of them learns from unlabelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from domains.contract import Floor, Record, TaskSpec
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_PAIRS = 28
+"""Normalised differences are taken of all pairs of bands up to eight bands; beyond, of neighbours only."""
+
+
+def raster_floors(task: TaskSpec) -> Sequence[Floor]:
+    """Statistics of a chip for answers about chips; for answers about pixels, what each pixel alone tells."""
+    if all(target.level == "pixel" for target in task.targets):
+        return (Floor("pixel values + random forest", pixel_features, "forest"),)
+    return (
+        Floor("image statistics + nearest neighbours", image_statistics, "neighbours"),
+        Floor("image statistics + random forest", image_statistics, "forest"),
+    )
+
+
+def pixel_features(record: Record) -> np.ndarray:
+    """Values of the bands and their normalised differences at each pixel, float32 [pixels, f].
+
+    Rows of pixels without data in every band are NaN. No pixel sees another.
+    """
+    pixels = record.value.pixels
+    bands = pixels.reshape(len(pixels), -1)
+    features = np.concatenate([bands, _differences(bands)]).T.astype(np.float32)
+    features[~np.isfinite(features).all(axis=1)] = np.nan
+    return features
+
+
+def image_statistics(record: Record) -> np.ndarray:
+    """What a chip looks like on the whole, float32 [f], gaps as 0.
+
+    Per band: mean, standard deviation, quantiles, gradient energy at two scales. Between bands: mean and
+    spread of the normalised differences, and correlations.
+    """
+    pixels = np.asarray(record.value.pixels, np.float64)
+    bands = pixels.reshape(len(pixels), -1)
+    valid = bands[:, np.isfinite(bands).all(axis=0)]
+    if not valid.size:
+        valid = np.zeros((len(bands), 1))
+    differences = _differences(valid)
+    spread = valid.std(axis=1)
+    centred = (valid - valid.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)[:, None]
+    pairs = _pairs(len(valid))
+    correlations = np.array([np.mean(centred[first] * centred[second]) for first, second in pairs])
+    parts = [
+        valid.mean(axis=1),
+        spread,
+        np.quantile(valid, QUANTILES, axis=1).ravel(),
+        _gradients(pixels, 1),
+        _gradients(pixels, 4),
+        differences.mean(axis=1),
+        differences.std(axis=1),
+        correlations,
+    ]
+    return np.nan_to_num(np.concatenate(parts)).astype(np.float32)
+
+
+def _pairs(bands: int) -> list[tuple[int, int]]:
+    every = list(combinations(range(bands), 2))
+    return every if len(every) <= MOST_PAIRS else [(band, band + 1) for band in range(bands - 1)]
+
+
+def _differences(bands: np.ndarray) -> np.ndarray:
+    """Normalised differences (a − b)/(|a| + |b|) [pairs, pixels]: the NDVI is one of them."""
+    rows = []
+    for first, second in _pairs(len(bands)):
+        total = np.abs(bands[first]) + np.abs(bands[second])
+        rows.append((bands[first] - bands[second]) / np.where(total == 0, 1, total))
+    return np.array(rows).reshape(len(rows), bands.shape[1])
+
+
+def _gradients(pixels: np.ndarray, step: int) -> np.ndarray:
+    """Mean absolute difference to the pixel ``step`` below and to the right, per band [bands]."""
+    result = np.zeros(len(pixels))
+    for axis in (1, 2):
+        if pixels.shape[axis] > step:
+            size = pixels.shape[axis] - step
+            far = pixels.take(range(step, step + size), axis)
+            apart = np.abs(far - pixels.take(range(size), axis)).reshape(len(pixels), -1)
+            valid = np.isfinite(apart)
+            result += np.where(valid, apart, 0).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
+    return result / 2
