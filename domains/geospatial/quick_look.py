@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -92,8 +93,7 @@ def draw_quick_look(image: np.ndarray, look: QuickLook, place: Georeference) -> 
     """The scene (RGB [rows, columns, 3]) beside its map as PNG, at most 1000 pixels wide, north up."""
     limits = _limits(look.answer)
     coloured = _coloured(look, limits)
-    step = Affine.scale(place.width / image.shape[1], place.height / image.shape[0])
-    grid = place.transform * step
+    grid = _coarser(place.transform, place.width / image.shape[1], place.height / image.shape[0])
     if place.transformed and not (grid.a > 0 and grid.e < 0 and grid.b == grid.d == 0):
         (image, coloured), grid = north_up([image, coloured], grid)
     metres = pixel_metres(place.crs, grid, image.shape[0], image.shape[1]) if place.transformed else None
@@ -135,14 +135,16 @@ def draw_quick_look(image: np.ndarray, look: QuickLook, place: Georeference) -> 
 def north_up(pictures: Sequence[np.ndarray], grid: Affine) -> tuple[list[np.ndarray], Affine]:
     """Turn pictures [rows, columns, 3] on ``grid`` so that north is up; what is empty is as no data."""
     rows, columns = pictures[0].shape[:2]
-    corners = [grid * corner for corner in ((0, 0), (columns, 0), (0, rows), (columns, rows))]
+    corners = [_apply(grid, *corner) for corner in ((0, 0), (columns, 0), (0, rows), (columns, rows))]
     xs, ys = zip(*corners, strict=True)
     size = math.sqrt(abs(grid.determinant))
-    turned = Affine.translation(min(xs), max(ys)) * Affine.scale(size, -size)
+    turned = Affine(size, 0, min(xs), 0, -size, max(ys))
     wide = max(1, round((max(xs) - min(xs)) / size))
     high = max(1, round((max(ys) - min(ys)) / size))
-    ground = turned * (np.arange(wide) + 0.5, (np.arange(high) + 0.5)[:, None])
-    column, row = (np.floor(np.broadcast_to(axis, (high, wide))).astype(int) for axis in ~grid * ground)
+    ground = _apply(turned, np.arange(wide) + 0.5, (np.arange(high) + 0.5)[:, None])
+    column, row = (
+        np.floor(np.broadcast_to(axis, (high, wide))).astype(int) for axis in _apply(~grid, *ground)
+    )
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     answers = []
     for picture in pictures:
@@ -161,7 +163,7 @@ def pixel_metres(crs: str, grid: Affine, rows: int, columns: int) -> tuple[float
         return None
     known = CRS.from_wkt(crs)
     middle = (columns / 2, rows / 2)
-    points = [grid * point for point in (middle, (middle[0] + 1, middle[1]), (middle[0], middle[1] + 1))]
+    points = [_apply(grid, middle[0] + right, middle[1] + down) for right, down in ((0, 0), (1, 0), (0, 1))]
     xs, ys = zip(*points, strict=True)
     try:
         longitudes, latitudes = convert(known, CRS.from_epsg(4326), xs, ys)
@@ -172,6 +174,16 @@ def pixel_metres(crs: str, grid: Affine, rows: int, columns: int) -> tuple[float
         unit = known.linear_units_factor[1]
         across, down = (math.dist(points[0], points[end]) * unit for end in (1, 2))
     return (across, down) if across > 0 and down > 0 and math.isfinite(across * down) else None
+
+
+def _apply(grid: Affine, column: Any, row: Any) -> tuple[Any, Any]:
+    """Coordinates of pixels, numbers or arrays. (The operator for it is ``*`` in affine 2 and ``@`` in 3.)"""
+    return grid.a * column + grid.b * row + grid.c, grid.d * column + grid.e * row + grid.f
+
+
+def _coarser(grid: Affine, across: float, down: float) -> Affine:
+    """The grid whose pixels are ``across`` × ``down`` pixels of ``grid``."""
+    return Affine(grid.a * across, grid.b * down, grid.c, grid.d * across, grid.e * down, grid.f)
 
 
 def _distance(longitudes: Sequence[float], latitudes: Sequence[float], end: int) -> float:
