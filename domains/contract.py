@@ -248,6 +248,9 @@ class Domain(Protocol):
     """What can be asked of its data."""
     shard_rows: int
     """Rows whose samples are encoded together; they are in memory at once."""
+    formats: Mapping[str, str]
+    """What ``open`` reads that is whole in one file, so that it can be sent: its suffix (``.csv``,
+    ``.csv.gz``) -> the media type that means it, empty where none does."""
 
     def example(self, spec: EncodingSpec) -> tuple[Any, ...]:
         """A few valid input values for models of ``spec``, for signatures and golden answers."""

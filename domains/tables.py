@@ -327,3 +327,13 @@ READERS: dict[str, Callable[[Path, str], Iterator[Cells]]] = {
     ".parquet": _parquet,
 }
 BINARY = {".xlsx", ".parquet"}
+FORMATS = {
+    ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
+    ".smi": "chemical/x-daylight-smiles",
+    ".smiles": "",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".parquet": "application/vnd.apache.parquet",
+    **{f"{suffix}.gz": "" for suffix in READERS if suffix not in BINARY},
+}
+"""Suffixes of tables with their media types, as ``Domain.formats`` has them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import mimetypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +17,10 @@ from domains.contract import GroundworkError
 
 INPUTS_PER_REQUEST = 10_000
 """What a service accepts by default; longer lists are sent in parts."""
+TEXT_PER_REQUEST = 32 * 2**20
+"""Characters of the inputs that are sent together: images are large, and a service takes 64 MiB."""
+LARGEST_FILE = 24 * 2**20
+"""Bytes of a file that is sent as one input."""
 
 
 class ServiceError(GroundworkError):
@@ -78,13 +84,14 @@ class Client:
 
         Args:
             name: a registered name.
-            inputs: values of the model's domain; for molecules SMILES strings.
+            inputs: values of the model's domain: SMILES strings, or images as data URIs. The file of a
+                ``Path`` is read here and sent as a data URI; the service opens no paths.
             alias: which version answers.
             version: this version, whatever the aliases say.
         """
         results: list[dict[str, Any]] = []
-        for start in range(0, len(inputs), INPUTS_PER_REQUEST):
-            part = list(inputs[start : start + INPUTS_PER_REQUEST])
+        for part in _parts(map(_sendable, inputs)):
+            start = len(results)
             answer = self._ask(
                 "POST",
                 f"/v1/models/{quote(name, safe='')}/predict",
@@ -94,15 +101,26 @@ class Client:
             results += [{**result, "index": start + result["index"]} for result in answer["results"]]
         return results
 
-    def upload(self, path: str | Path, name: str, domain: str = "molecules") -> dict[str, Any]:
-        """Send a table; forms and commands then know it as ``name``. Raises ServiceError."""
+    def upload(
+        self, path: str | Path, name: str, domain: str = "molecules", **settings: str | int
+    ) -> dict[str, Any]:
+        """Send a file; forms and commands then know it as ``name``. Raises ServiceError.
+
+        Args:
+            path: a table, or for rasters a GeoTIFF, a NetCDF cube, or a zip archive of scenes.
+            name: replaces what had that name.
+            domain: what is to read it.
+            settings: of that domain, where the file cannot be opened without (``sensor="hls"``).
+        """
         path = Path(path)
+        if path.is_dir():
+            raise ServiceError(f"{path} is a folder; pack it as a zip archive")
         if not path.is_file():
-            raise ServiceError(
-                f"{path} is not a file; give the path of a CSV, TSV, SMI, SDF, XLSX or Parquet file"
-            )
+            raise ServiceError(f"{path} is not a file; check the path")
         suffix = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:])
-        query = {"domain": domain, "format": suffix.lstrip(".")} if suffix else {"domain": domain}
+        query = {"domain": domain, **{setting: str(value) for setting, value in settings.items()}}
+        if suffix:
+            query["format"] = suffix.lstrip(".")
         return self._ask("PUT", f"/v1/datasets/{quote(name, safe='')}", params=query, file=path)
 
     def _ask(
@@ -135,6 +153,36 @@ class Client:
         if response.is_error:
             raise ServiceError(_problem(response), response.status_code)
         return response.json()
+
+
+def _sendable(value: Any) -> Any:
+    """An input as JSON can carry it: a file as a data URI."""
+    if not isinstance(value, Path):
+        return value
+    if not value.is_file():
+        raise ServiceError(f"{value} is not a file; check the path")
+    if (size := value.stat().st_size) > LARGEST_FILE:
+        raise ServiceError(
+            f"{value} holds {size / 2**20:,.0f} MiB, and one input at most {LARGEST_FILE >> 20}: "
+            "`groundwork predict` answers whole scenes"
+        )
+    kind = mimetypes.guess_type(value.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(value.read_bytes()).decode()}"
+
+
+def _parts(inputs: Iterable[Any]) -> Iterator[list[Any]]:
+    """What goes into one request each, read as it is sent."""
+    part: list[Any] = []
+    characters = 0
+    for value in inputs:
+        length = len(value) if isinstance(value, str) else 0
+        if part and (len(part) == INPUTS_PER_REQUEST or characters + length > TEXT_PER_REQUEST):
+            yield part
+            part, characters = [], 0
+        part.append(value)
+        characters += length
+    if part:
+        yield part
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from domains.contract import GroundworkError, load_domain
+from rich.console import Console
+
+from domains.contract import FROM_DATA, GroundworkError, load_domain
 from domains.tables import digest_of_file
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import FlowSettings, Kind
 from flows.sources import dataset_name
 from groundwork.client import Client
+from groundwork.packing import PACKED, pack
 from groundwork.running import running
 from groundwork.services import Addresses
+
+UPLOAD_SECONDS = 3600.0
+"""A dataset is opened before its upload is answered: thousands of images take minutes."""
 
 
 def use_services(home: Home) -> Addresses | None:
@@ -39,7 +48,7 @@ def run_flow(kind: Kind, domain_name: str, settings: FlowSettings, remote: bool)
     if remote:
         if addresses is None:
             raise GroundworkError("--remote needs a running Groundwork: start it with `groundwork up`")
-        _run_remotely(kind, domain_name, settings, addresses)
+        _run_remotely(kind, domain_name, settings, home, addresses)
         return
     journal = ConsoleJournal()
     domain = load_domain(domain_name)
@@ -51,39 +60,93 @@ def run_flow(kind: Kind, domain_name: str, settings: FlowSettings, remote: bool)
         from flows.finetune import finetune
 
         finetune(domain, settings, home, journal)
+    elif kind == "retrain":
+        from flows.retrain import retrain
+
+        retrain(domain, settings, home, journal)
     else:
         from flows.predict import predict
 
         predict(settings, home, journal)
 
 
-def _run_remotely(kind: Kind, domain_name: str, settings: FlowSettings, addresses: Addresses) -> None:
+def _run_remotely(
+    kind: Kind, domain_name: str, settings: FlowSettings, home: Home, addresses: Addresses
+) -> None:
     """Hand the run to its deployment, wait for it, and fail as it fails."""
     from groundwork.remote import run_deployment
 
-    if kind == "predict":
-        from models.registry import resolve
-
-        domain_name = resolve(str(settings.model_dump()["model"])).tags["domain"]
     parameters = settings.model_dump(mode="json")
-    path = Path(parameters["dataset"]).expanduser()
-    if parameters["dataset"] not in load_domain(domain_name).embedded() and path.is_file():
-        slug = re.sub(r"[^a-z0-9._-]+", "-", dataset_name(path.name).lower()).strip("-._") or "dataset"
-        parameters["dataset"] = _upload(path, slug, domain_name, addresses)
+    journal = ConsoleJournal()
+    encoding: Mapping[str, Any] = parameters
+    if kind == "predict":
+        domain_name, encoding = _asked_model(parameters["model"])
+    dataset = parameters.get("dataset", "")  # a retraining names none
+    path = Path(dataset).expanduser()
+    is_local = dataset not in ("", *load_domain(domain_name).embedded()) and path.exists()
+    if is_local:
+        slug = re.sub(r"[^a-z0-9._-]+", "-", _plain_name(path).lower()).strip("-._") or "dataset"
+        parameters["dataset"] = _send(path, slug, domain_name, encoding, home, addresses, journal.console)
         if parameters.get("name") == "":
             parameters["name"] = slug
-    journal = ConsoleJournal()
     finished = run_deployment(f"{kind}-{domain_name}", parameters, addresses, journal.console)
     for title, rows in finished.tables:
         journal.table("result", title, rows)
 
 
-def _upload(path: Path, slug: str, domain: str, addresses: Addresses) -> str:
-    """Give a local file to the service, since a deployment reads no path of the caller's.
+def _asked_model(reference: str) -> tuple[str, Mapping[str, Any]]:
+    """Domain and encoding of a version: it knows what files that it is to answer may not tell."""
+    from models.predictor import CONTRACT, VersionContract
+    from models.registry import fetch, resolve
 
-    Its content is part of its name there: a file of the same name must not replace somebody's dataset.
+    folder = fetch(resolve(reference))
+    contract = VersionContract.model_validate_json((folder / CONTRACT).read_text())
+    return contract.domain, contract.encoding
+
+
+def _plain_name(path: Path) -> str:
+    resolved = path.resolve()  # "." has no name
+    return resolved.name if resolved.is_dir() else dataset_name(resolved.name)
+
+
+def _send(
+    path: Path,
+    slug: str,
+    domain_name: str,
+    encoding: Mapping[str, Any],
+    home: Home,
+    addresses: Addresses,
+    console: Console,
+) -> str:
+    """Give a local file or folder to the service, since a deployment reads no path of the caller's.
+
+    A folder is packed first. Gives the name that the service knows it by.
     """
+    settings = _given(encoding, domain_name)
+    if path.is_file():
+        return _upload(path, slug, domain_name, settings, addresses)
+    if PACKED not in load_domain(domain_name).formats:
+        raise GroundworkError(f"{path} is a folder: give the path of a file in it")
+    with tempfile.TemporaryDirectory(prefix="packed-", dir=home.root) as folder:
+        packed = Path(folder, slug + PACKED)
+        pack(path, packed, console)
+        return _upload(packed, slug, domain_name, settings, addresses)
+
+
+def _given(encoding: Mapping[str, Any], domain_name: str) -> dict[str, Any]:
+    """Settings of the domain's encoding that are not its defaults, as an upload takes them."""
+    fields = load_domain(domain_name).encoding.model_fields
+    return {
+        name: encoding[name]
+        for name, field in fields.items()
+        if field.json_schema_extra != FROM_DATA and name in encoding and encoding[name] != field.default
+    }
+
+
+def _upload(path: Path, slug: str, domain: str, settings: Mapping[str, Any], addresses: Addresses) -> str:
+    """Upload a file; its content is part of its name there, so that it replaces nobody's dataset."""
     name = f"{slug[:50]}-{digest_of_file(path)[:8]}"
-    with Client(addresses.api_url, api_key=os.environ.get("GROUNDWORK_API_KEY")) as client:
-        client.upload(path, name, domain=domain)
+    key = os.environ.get("GROUNDWORK_API_KEY")
+    with Client(addresses.api_url, api_key=key, timeout=UPLOAD_SECONDS) as client:
+        client.upload(path, name, domain=domain, **settings)
     return name

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
 
+from domains import tables
 from domains.contract import (
     EncodingSpec,
     Floor,
@@ -39,6 +41,7 @@ class Molecules:
     corpus = "chemicals"
     tasks: tuple[TaskName, ...] = ("regression", "classification")
     shard_rows = 8192
+    formats: Mapping[str, str] = MappingProxyType({**tables.FORMATS, **reading.STRUCTURE_FORMATS})
 
     ATOM_FIELDS = ATOM_FIELDS
     BOND_FIELDS = BOND_FIELDS

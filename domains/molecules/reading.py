@@ -23,6 +23,13 @@ MOST_RINGS = 300
 Real molecules of the largest size stay below: 540 atoms of a fullerene have 271."""
 SAFE_LENGTH = 400
 """Characters of SMILES that cannot describe a graph that is slow to read."""
+STRUCTURE_FORMATS = {
+    ".sdf": "chemical/x-mdl-sdfile",
+    ".sd": "",
+    ".mol": "chemical/x-mdl-molfile",
+    **{f"{suffix}.gz": "" for suffix in (".sdf", ".sd", ".mol")},
+}
+"""Suffixes of files of structures with their media types."""
 FIRST = 1000
 """SDF records whose properties become the columns."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Body, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
@@ -25,6 +25,7 @@ from domains.contract import GroundworkError
 from groundwork import __version__
 from groundwork.api import schemas, uploads
 from groundwork.api.access import Guard, presents_key
+from groundwork.api.announcing import announce
 from groundwork.api.answering import answer
 from groundwork.api.batching import QueueFull
 from groundwork.api.metrics import CountRequests, Metrics
@@ -58,6 +59,7 @@ UPLOAD_BODY = {
     "required": True,
     "content": {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "application/zip": {"schema": {"type": "string", "format": "binary"}},
         "text/csv": {"schema": {"type": "string"}},
         "multipart/form-data": {
             "schema": {
@@ -68,6 +70,16 @@ UPLOAD_BODY = {
         },
     },
 }
+UPLOAD_SETTINGS = {
+    "name": "settings",
+    "in": "query",
+    "style": "form",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "description": "Settings of the domain that the file cannot be opened without, such as `sensor=hls` for "
+    "rasters that do not tell their bands. They are not kept: a form asks for them again.",
+}
+"""Any other name in the query; which there are is the domain's to say."""
 DESCRIPTION = """
 Predictions of registered model versions, and datasets for training.
 
@@ -81,8 +93,10 @@ class Limits:
     """What one request may carry."""
 
     inputs: int = 10_000
-    request_bytes: int = 16 * 2**20
-    upload_bytes: int = 2**30
+    request_bytes: int = 64 * 2**20
+    """Two of the largest images, and hundreds of ordinary chips."""
+    upload_bytes: int = 8 * 2**30
+    """Scenes are large; an upload goes to the disk, whose free space is watched."""
 
 
 def create_app(
@@ -152,7 +166,11 @@ def create_app(
         response_model=None,
         responses={200: {"model": schemas.PredictResponse}, **_errors(401, 404, 413, 422, 500, 503)},
     )
-    async def predict(name: str, body: schemas.PredictRequest, request: Request) -> Response:
+    async def predict(
+        name: str,
+        body: Annotated[schemas.PredictRequest, Body(openapi_examples=schemas.PREDICT_EXAMPLES)],
+        request: Request,
+    ) -> Response:
         """One result for each input, in order: a prediction, or the reason why there is none.
 
         A foundation answers with its embedding.
@@ -191,7 +209,7 @@ def create_app(
         "/v1/datasets/{name}",
         tags=["datasets"],
         status_code=201,
-        openapi_extra={"requestBody": UPLOAD_BODY},
+        openapi_extra={"requestBody": UPLOAD_BODY, "parameters": [UPLOAD_SETTINGS]},
         responses={
             200: {"model": schemas.UploadOut, "description": "An older dataset of that name was replaced"},
             507: {"model": schemas.Problem, "description": "No space left"},
@@ -204,16 +222,24 @@ def create_app(
         response: Response,
         format: Annotated[
             str | None,
-            Query(description="csv, tsv, smi, sdf, xlsx, parquet; else the file's name or type tells"),
+            Query(description="End of the file's name (csv, zip, tif); else its name or type tells"),
         ] = None,
         domain: Annotated[str, Query(description="The domain that is to read it")] = "molecules",
     ) -> schemas.UploadOut:
-        """Send a table as the raw body or as a form's file; forms then know it by its name."""
+        """Send a file as the raw body or as a form's file; forms then know it by its name.
+
+        It is opened as its domain does before it is kept: a table, or for rasters a GeoTIFF, a NetCDF cube
+        or a zip archive of scenes, with `images/` beside `masks/` or with one folder for each class.
+        """
         declared = request.headers.get("content-length", "")
-        incoming = uploads.announce(
+        asked = dict(request.query_params)
+        settings = {key: value for key, value in asked.items() if key not in ("format", "domain")}
+        incoming = await asyncio.to_thread(  # a domain that is named for the first time is imported
+            announce,
             name,
             domain,
             format,
+            settings,
             request.headers.get("content-type", ""),
             int(declared) if declared.isdecimal() else 0,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -14,22 +15,31 @@ class Problem(BaseModel):
     error: str = Field(description="One line: what is wrong and what to do next.")
 
 
+PREDICT_EXAMPLES: dict[str, Example] = {
+    "molecules": {"value": {"inputs": ["CCO", "c1ccccc1O"]}},
+    "rasters": {
+        "summary": "an image, here a PNG of 8 × 8 pixels",
+        "value": {
+            "inputs": [
+                "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAHUlEQVR42mNUCtJjwAaYGHAA0iVY"
+                "kDlhMkq0sAMAtvwBSJ5yBwgAAAAASUVORK5CYII="
+            ]
+        },
+    },
+    "challenger": {"summary": "by the challenger", "value": {"inputs": ["CCO"], "alias": "challenger"}},
+    "version": {"summary": "by a version of your choice", "value": {"inputs": ["CCO"], "version": 3}},
+}
+
+
 class PredictRequest(BaseModel):
     """Inputs, and which version answers."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {"inputs": ["CCO", "c1ccccc1O"]},
-                {"inputs": ["CCO"], "alias": "challenger"},
-                {"inputs": ["CCO"], "version": 3},
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid")
 
     inputs: list[Any] = Field(
-        description="One value of the model's domain each: for molecules a SMILES string."
+        description="One value of the model's domain each: for molecules a SMILES string; for rasters an "
+        "image as a data URI (`data:image/tiff;base64,…`, also png and jpeg), at most as large as the "
+        "model's chips. Paths and addresses are not opened."
     )
     version: int | None = Field(None, ge=1, description="Answer with this version; `alias` is then ignored.")
     alias: str = Field(
@@ -44,6 +54,11 @@ class TargetOut(BaseModel):
 
     name: str
     kind: str = Field(description="`regression`, `binary` or `multiclass`.")
+    level: str = Field(
+        "sample",
+        description="`sample`: one answer for each input. `pixel`: a class or value for each pixel, answered "
+        "here as the `shares` of the classes and the most frequent one, or as the mean value.",
+    )
     unit: str = ""
     classes: list[str] = []
 
@@ -124,8 +139,10 @@ class DatasetsOut(BaseModel):
 class UploadOut(DatasetOut):
     """A dataset that has just come in."""
 
-    rows: int | None = Field(description="Null where counting would take more than a second.")
-    columns: list[str] = Field(description="The columns of the file, in order.")
+    rows: int | None = Field(
+        description="Rows, or chips of scenes; null where counting would take more than a second."
+    )
+    columns: list[str] = Field(description="The columns of its rows, in order.")
     digest: str = Field(description="Equal content, equal digest; runs and versions record it.")
     use: str = Field(description="What to write in a form.")
 
@@ -138,3 +155,4 @@ class Health(BaseModel):
     uptime_seconds: float
     serving: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
+    remarks: list[str] = Field(description="What to know before learning from it, in whole sentences.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,73 +18,21 @@ from typing import BinaryIO
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from domains.contract import GroundworkError, Source, load_domain
+from domains.contract import GroundworkError, Source
+from domains.tables import Unreadable
+from groundwork.api.announcing import Incoming, check_format, split_name
 from groundwork.api.schemas import DatasetOut, UploadOut
+from groundwork.api.zips import check_zip
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-SUFFIX = re.compile(r"\.[a-z0-9]{1,10}(\.gz)?")
-CONTENT_SUFFIXES = {
-    "text/csv": ".csv",
-    "text/tab-separated-values": ".tsv",
-    "chemical/x-daylight-smiles": ".smi",
-    "chemical/x-mdl-sdfile": ".sdf",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
-    "application/vnd.apache.parquet": ".parquet",
-}
 SPARE_BYTES = 64 * 2**20
 """Left free on the disk, for the databases that live on it."""
+CHECKED_BYTES = 64 * 2**20
+"""After as many, the disk is looked at again: not every upload says its size, nor is it the only one."""
 COUNT_SECONDS = 1.0
 
 
 class DiskFull(GroundworkError):
     """There is no room for the upload."""
-
-
-class UnnamedFormat(GroundworkError):
-    """Nothing says which kind of file is coming."""
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """An upload as announced: where it goes and how its body is wrapped."""
-
-    name: str
-    domain: str
-    suffix: str | None
-    """Known before the body only when the request says so; a multipart file names its own."""
-    boundary: bytes | None
-    """Of a multipart body; None for a raw one."""
-    size: int
-    """Declared bytes, 0 when not declared."""
-
-
-def announce(name: str, domain: str, format: str | None, content_type: str, size: int) -> Incoming:
-    """Understand the head of an upload. Raises GroundworkError for a name or format that cannot be used.
-
-    The format is, in this order: ``format``, a multipart file's own name, a telling content type, the
-    end of ``name`` (which is then cut off, so that ``curl -T esol.csv …/datasets/esol.csv`` does what
-    one expects).
-    """
-    kind, options = parse_options_header(content_type)
-    suffix = CONTENT_SUFFIXES.get(kind.decode("latin-1"))
-    if format is not None:
-        suffix = "." + format.lower().lstrip(".")
-        if not SUFFIX.fullmatch(suffix):
-            raise UnnamedFormat(
-                f"format {format!r} is not the end of a file name; use one like csv or sdf.gz"
-            )
-    boundary = options.get(b"boundary") if kind == b"multipart/form-data" else None
-    if suffix is None and boundary is None:
-        name, suffix = _split(name)
-        if not suffix:
-            raise UnnamedFormat("which kind of file is this? add ?format=csv, tsv, smi, sdf, xlsx or parquet")
-    if not NAME.fullmatch(name):
-        raise GroundworkError(
-            f"{name!r} cannot name a dataset: use at most 64 of a-z, 0-9 and ._-, a letter or digit first"
-        )
-    if name in load_domain(domain).embedded():
-        raise GroundworkError(f"{name!r} is a dataset that comes with {domain}; choose another name")
-    return Incoming(name, domain, suffix, boundary, size)
 
 
 async def receive(incoming: Incoming, body: AsyncIterator[bytes], folder: Path) -> tuple[UploadOut, bool]:
@@ -95,20 +43,23 @@ async def receive(incoming: Incoming, body: AsyncIterator[bytes], folder: Path) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_room(folder, incoming.size)
+    # What a domain keeps open for its thread, such as archives, goes with the thread.
+    inspector = ThreadPoolExecutor(1, thread_name_prefix="inspector")
     part = folder / f".{secrets.token_hex(8)}.part"
     checked: Path | None = None
     try:
-        suffix = await _write(incoming, body, part)
+        suffix = await _write(incoming, _while_there_is_room(body, folder), part)
         # The domain goes by the suffix, so the file gets it before it is opened, and still no dataset's name.
         checked = part.with_name(part.name + suffix)
         part.rename(checked)
-        source, rows = await asyncio.to_thread(_inspect, incoming.domain, checked)
-        return _commit(incoming.name, suffix, checked, source, rows)
+        inspect = asyncio.get_running_loop().run_in_executor(inspector, _inspect, incoming, suffix, checked)
+        return _commit(incoming, suffix, checked, await inspect)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left in {folder}; free some and upload again") from error
         raise
     finally:
+        inspector.shutdown(wait=False)
         for leftover in (part, checked):
             if leftover is not None:
                 leftover.unlink(missing_ok=True)
@@ -141,11 +92,8 @@ async def _write(incoming: Incoming, body: AsyncIterator[bytes], path: Path) -> 
             raise GroundworkError(f"the multipart body cannot be parsed: {error}") from error
     if form.state != "done":
         raise GroundworkError("the multipart body holds no complete file; send the file as the field 'file'")
-    suffix = incoming.suffix or _split(form.filename)[1]
-    if not suffix:
-        raise UnnamedFormat(
-            f"which kind of file is {form.filename!r}? add ?format=csv, tsv, smi, sdf, xlsx or parquet"
-        )
+    suffix = incoming.suffix or split_name(form.filename)[1]
+    check_format(suffix, incoming.domain)
     return suffix
 
 
@@ -199,46 +147,70 @@ class _FileField:
             self.state = "done"
 
 
-def _inspect(domain: str, path: Path) -> tuple[Source, int | None]:
+@dataclass(frozen=True)
+class _Inspected:
+    """What the domain finds in an upload."""
+
+    source: Source
+    rows: int | None
+    remarks: list[str]
+
+
+def _inspect(incoming: Incoming, suffix: str, path: Path) -> _Inspected:
     """Open the file as its domain does, and count its rows as far as a second goes."""
-    try:
-        opened = load_domain(domain)
-        source = opened.open(path, opened.encoding())
-    except GroundworkError as error:
+
+    def named(text: str, name: str) -> str:
         # The file's name of the moment means nothing to the user.
-        raise GroundworkError(
-            str(error).replace(str(path), "the upload").replace(path.name, "the upload")
-        ) from error
+        return text.replace(str(path), name).replace(path.name, name)
+
+    try:
+        check_zip(path)
+        source = incoming.domain.open(path, incoming.encoding)
+    except GroundworkError as error:
+        raise GroundworkError(named(str(error), "the upload")) from error
+    remarks = [named(remark, f"{incoming.name}{suffix}") for remark in source.remarks]
     deadline = time.monotonic() + COUNT_SECONDS
-    rows = 0
-    for _ in source.stream():
-        rows += 1
-        if rows % 1000 == 0 and time.monotonic() > deadline:
-            return source, None
-    return source, rows
+    count, is_whole = 0, True
+    unreadable: list[Unreadable] = []
+    for row in source.stream():
+        count += 1
+        if isinstance(row.value, Unreadable):
+            unreadable.append(row.value)
+        if count % 1000 == 0 and time.monotonic() > deadline:
+            is_whole = False
+            break
+    if unreadable:
+        first = unreadable[0]
+        remarks.append(
+            f"{len(unreadable)} of {'' if is_whole else 'the first '}{count} rows cannot be used, the first "
+            f"{first.original[:80]!r}: {named(first.reason, 'the upload')}."
+        )
+    return _Inspected(source, count if is_whole else None, remarks)
 
 
-def _commit(
-    name: str, suffix: str, checked: Path, source: Source, rows: int | None
-) -> tuple[UploadOut, bool]:
+def _commit(incoming: Incoming, suffix: str, checked: Path, found: _Inspected) -> tuple[UploadOut, bool]:
     """Put the file in place, and only then drop an older one of that name with another suffix.
 
     Without an await, so two uploads of one name cannot each drop the other's file.
     """
+    name = incoming.name
     target = checked.with_name(name + suffix)
-    older = [path for path in checked.parent.glob("*") if path.is_file() and _split(path.name)[0] == name]
+    older = [path for path in checked.parent.glob("*") if path.is_file() and split_name(path.name)[0] == name]
     os.replace(checked, target)
     for path in older:
         if path != target:
             path.unlink(missing_ok=True)
     entry = _entry(target)
+    # A form asks for the settings again, which belong to a run and not to its data.
+    use = [f'dataset: "{name}"', *(f"{setting}: {value}" for setting, value in incoming.settings.items())]
     return (
         UploadOut(
             **entry.model_dump(),
-            rows=rows,
-            columns=list(source.columns),
-            digest=source.digest,
-            use=f'dataset: "{name}"',
+            rows=found.rows,
+            columns=list(found.source.columns),
+            digest=found.source.digest,
+            remarks=found.remarks,
+            use=", ".join(use),
         ),
         bool(older),
     )
@@ -247,18 +219,22 @@ def _commit(
 def _entry(path: Path) -> DatasetOut:
     stat = path.stat()
     return DatasetOut(
-        name=_split(path.name)[0],
+        name=split_name(path.name)[0],
         file=path.name,
         bytes=stat.st_size,
         modified=datetime.fromtimestamp(stat.st_mtime, UTC),
     )
 
 
-def _split(filename: str) -> tuple[str, str]:
-    """``esol.v2.csv.gz`` -> ``esol.v2``, ``.csv.gz``; the suffix is "" when there is none."""
-    match = re.fullmatch(rf"(.+?)({SUFFIX.pattern})", filename.lower())
-    # The shortest stem would cut "esol.v2.csv" only at ".csv" because a suffix holds one word and maybe .gz.
-    return (filename[: match.end(1)], match.group(2)) if match else (filename, "")
+async def _while_there_is_room(body: AsyncIterator[bytes], folder: Path) -> AsyncIterator[bytes]:
+    """``body``, broken off with DiskFull before it takes the last of the disk."""
+    unchecked = 0
+    async for chunk in body:
+        unchecked += len(chunk)
+        if unchecked >= CHECKED_BYTES:
+            _check_room(folder, 0)
+            unchecked = 0
+        yield chunk
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -148,3 +148,7 @@ def wait_for(condition: Any, seconds: float = 5.0) -> None:
 
 def predict(url: str, inputs: Sequence[Any], **body: Any) -> httpx.Response:
     return httpx.post(f"{url}/v1/models/length/predict", json={"inputs": inputs, **body}, timeout=30)
+
+
+def put(url: str, name: str, **request: Any) -> httpx.Response:
+    return httpx.put(f"{url}/v1/datasets/{name}", timeout=30, **request)

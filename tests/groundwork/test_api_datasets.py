@@ -11,9 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_fakes import one_model, running, wait_for
+from api_fakes import one_model, put, running, wait_for
 
 from groundwork.api import uploads
+from groundwork.api.announcing import split_name
 from groundwork.api.app import Limits
 
 CSV = b"name,smiles,logp\nethanol,CCO,-0.3\nphenol,c1ccccc1O,1.5\n"
@@ -28,10 +29,6 @@ def folder(tmp_path: Path) -> Path:
 def url(folder: Path) -> Iterator[str]:
     with running(one_model(), folder, limits=Limits(upload_bytes=100_000)) as address:
         yield address
-
-
-def put(url: str, name: str, **request: object) -> httpx.Response:
-    return httpx.put(f"{url}/v1/datasets/{name}", **request)  # type: ignore[arg-type]
 
 
 def test_a_csv_comes_in_and_is_told_how_to_use(url: str, folder: Path) -> None:
@@ -184,4 +181,4 @@ def test_a_broken_off_upload_leaves_nothing(url: str, folder: Path) -> None:
     ],
 )
 def test_a_file_name_has_one_stem(filename: str, parts: tuple[str, str]) -> None:
-    assert uploads._split(filename) == parts
+    assert split_name(filename) == parts

@@ -27,7 +27,7 @@ from domains.contract import (
     TaskSpec,
     digest_of,
 )
-from domains.tables import open_table
+from domains.tables import FORMATS, open_table
 from models.encoder import Batch, Embeddings, Encoder, EncoderConfig, Masked
 
 WINDOW = 8
@@ -48,6 +48,7 @@ class Spectra:
     corpus = "simulated-spectra"
     tasks = ("regression", "classification")
     shard_rows = 1024
+    formats = FORMATS
 
     def example(self, spec: EncodingSpec) -> tuple[str, ...]:
         return " ".join(map(str, range(16))), " ".join(["1"] * 24)
