@@ -28,7 +28,8 @@ def up(
 
     Returns 0 after a requested stop. Raises GroundworkError when the folder cannot be used or is in use by
     another ``groundwork up``, when a port is taken, when a database is of a newer version or cannot be
-    upgraded, or when a service does not start; whatever was started has ended by then. Call it from the main thread: it handles signals.
+    upgraded, or when a service does not start; whatever was started has ended by then. Call it from the
+    main thread: it handles signals.
     """
     ports = ports or Ports()
     services = default_services(home, ports) if services is None else services
