@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import rasterio.shutil
 from rasterio import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from domains.contract import GroundworkError
 from domains.geospatial.map_layers import MapLayers
@@ -164,9 +165,11 @@ def check_room(folder: Path, place: Georeference, layers: MapLayers) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say in one line why a map could not be written."""
+    """Say in one line why a map could not be written, and nothing of one that has no place by design."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            yield
     except GroundworkError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
