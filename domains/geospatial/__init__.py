@@ -22,7 +22,7 @@ from domains.contract import (
     TaskSpec,
     WrittenMap,
 )
-from domains.geospatial import archives, blocks, chips, drawing, reading
+from domains.geospatial import archives, blocks, chips, drawing, floors, reading, simulate
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip, ChipReference
 from domains.geospatial.reading import Scene
@@ -47,8 +47,6 @@ class Geospatial:
         return chips.example(cast(RasterEncoding, spec))
 
     def embedded(self) -> Mapping[str, Callable[[EncodingSpec], Source]]:
-        from domains.geospatial import simulate
-
         return simulate.embedded()
 
     def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
@@ -75,8 +73,6 @@ class Geospatial:
         return blocks.group_records(records, method)
 
     def floors(self, task: TaskSpec) -> Sequence[Floor]:
-        from domains.geospatial import floors
-
         return floors.raster_floors(task)
 
     def draw(self, record: Record, caption: str) -> bytes:
@@ -92,7 +88,7 @@ class Geospatial:
         progress: Callable[[float], None],
     ) -> WrittenMap:
         """A cloud-optimised GeoTIFF; see ``domains.contract.MapWriter``."""
-        from domains.geospatial import maps
+        from domains.geospatial import maps  # with its pictures; the rest needs no matplotlib
 
         return maps.write_map(source, target, predict, path, tags, progress)
 

@@ -55,11 +55,11 @@ class File:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return PurePosixPath(self.name).parts
+        return tuple(self.name.split("/"))
 
     @property
     def suffix(self) -> str:
-        return PurePosixPath(self.name).suffix.lower()
+        return os.path.splitext(self.name)[1].lower()
 
 
 def list_files(path: Path) -> list[File]:

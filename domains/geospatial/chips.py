@@ -147,7 +147,7 @@ def _chip_of_text(text: str, spec: RasterEncoding) -> Chip:
         raise GroundworkError(f"not base64: {error}") from error
     with explained("the image"):
         if head.group(1) == "tiff":
-            with MemoryFile(data) as memory:
+            with MemoryFile(data, ext=".tif") as memory:
                 raster = GeoTiff(memory.name)
                 try:
                     return _whole(raster, spec)

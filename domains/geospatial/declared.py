@@ -15,7 +15,8 @@ from domains.geospatial.bands import REFLECTANCE_10000
 from domains.geospatial.rasters import Channel
 
 FILE_NAME = "bands.yaml"
-LARGEST = 1 << 18
+LARGEST = 1 << 16
+"""Bytes of the file."""
 LARGEST_PAM = 1 << 20
 MOST_ENTRIES = 1000
 
@@ -67,6 +68,8 @@ class Declared(_Strict):
 
 def parse(text: bytes) -> Declared:
     """A ``bands.yaml``: a mapping as ``Declared``, or the list of bands alone."""
+    if text.count(b"[") + text.count(b"{") > 3 * MOST_ENTRIES:  # deep nesting is slow to parse
+        raise GroundworkError(f"{FILE_NAME} lists over {MOST_ENTRIES} entries; write it such as: {EXAMPLE}")
     try:
         content = yaml.safe_load(text)
         if isinstance(content, list):

@@ -38,6 +38,7 @@ class Inspected:
     name: str
     scene: Scene | None
     fault: str = ""
+    """Why it may not; or, of a scene, what its numbers cannot be, which counts only if its bands fit."""
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,7 +84,7 @@ class Inspector:
                 continue
             for step in steps:
                 try:
-                    scenes.append(Inspected(step.image.name, self._scene(step), "", fields))
+                    scenes.append(Inspected(step.image.name, *self._scene(step), fields))
                 except GroundworkError as error:
                     scenes.append(Inspected(step.image.name, None, _without_name(error, step), fields))
         classes = (self._classes or ()) if layout.has_masks else ()
@@ -109,7 +110,8 @@ class Inspector:
             label = f"{entry.image.name} {name}".strip()
             yield Entry(File(label, f"{CUBE}{step}:{entry.image.path}"), class_name=entry.class_name)
 
-    def _scene(self, entry: Entry) -> Scene:
+    def _scene(self, entry: Entry) -> tuple[Scene, str]:
+        """The scene, and what its numbers cannot be."""
         image = entry.image
         with explained(image.name):
             header = open_raster(image.path).header
@@ -120,13 +122,13 @@ class Inspector:
         scene = Scene(
             image.path, image.name, header.height, header.width, header.crs, header.transform, bands, label
         )
-        _check_units(scene, header)
+        fault = _unit_fault(scene, header)
         self._is_simulated |= header.is_simulated
         if header.has_control_points:
             self._pointed.append(image.name)
         if not header.is_of_earth:
             self._elsewhere.append(image.name)
-        return scene
+        return scene, fault
 
     def _identified(self, header: Header) -> tuple[BandSpec, ...]:
         """Bands of a file; files that describe themselves alike share them."""
@@ -190,21 +192,20 @@ def _crs_name(wkt: str) -> str:
     return parsed_crs(wkt).to_string()[:60]
 
 
-def _check_units(scene: Scene, header: Header) -> None:
-    """Raises GroundworkError where windows of the scene hold what its units cannot be."""
+def _unit_fault(scene: Scene, header: Header) -> str:
+    """Why windows of the scene cannot be in its units; empty where they can."""
     is_surely_bytes = all(
         channel.dtype == "uint8" and band.unit == DISPLAY_BYTE and band.scale == 1.0
         for band, channel in zip(scene.bands, header.channels, strict=True)
     )
     if is_surely_bytes:
-        return
+        return ""
     looks = [
         scene.read(row, column, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
         for row in _places(scene.height)
         for column in _places(scene.width)
     ]
-    if fault := unit_fault(np.concatenate(looks, axis=1), scene.bands, header.channels[0].dtype):
-        raise GroundworkError(fault)
+    return unit_fault(np.concatenate(looks, axis=1), scene.bands, header.channels[0].dtype)
 
 
 def _places(size: int) -> Sequence[int]:

@@ -49,7 +49,7 @@ def recognise(files: Sequence[File], name: str) -> Layout:
     folders = {part[0] for part in parts if len(part) > 1}
     if {IMAGES, MASKS} <= folders:
         return _with_masks(files, parts, top, name)
-    if MASKS in folders and len(folders) == 1:
+    if MASKS in PurePosixPath(top).parts[-1:] or (MASKS in folders and len(folders) == 1):
         raise GroundworkError(f"{name} holds a folder masks/ without images/: put the scenes into images/")
     if len(folders) > 1 and all(len(part) == 2 for part in parts):
         entries = [Entry(file, class_name=part[0]) for file, part in zip(files, parts, strict=True)]

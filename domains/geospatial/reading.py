@@ -140,15 +140,15 @@ def _compared(
 ) -> tuple[tuple[BandSpec, ...], list[Inspected]]:
     """The bands that are expected, and the scenes with those that disagree turned into rejects."""
     bands = spec.bands or _of_most([each.scene.bands for each in scenes if each.scene is not None])
-    faults: dict[tuple[BandSpec, ...], str] = {}  # thousands of images share their bands
+    faults: dict[tuple[BandSpec, ...], str] = {}
     compared = []
     for each in scenes:
         if each.scene is not None:
             found = each.scene.bands
             if found not in faults:
                 faults[found] = disagreement(bands, found)
-            if faults[found]:
-                each = replace(each, scene=None, fault=faults[found])
+            if fault := faults[found] or each.fault:
+                each = replace(each, scene=None, fault=fault)
         compared.append(each)
     return bands, compared
 
@@ -157,9 +157,12 @@ def _of_most(scenes: Sequence[tuple[BandSpec, ...]]) -> tuple[BandSpec, ...]:
     """Bands that most scenes have, as the first of them orders them, with the median of their pixel sizes."""
     if not scenes:
         return ()
-    kinds = [frozenset(band.meaning.model_copy(update={"gsd": None}) for band in bands) for bands in scenes]
-    most = Counter(kinds).most_common(1)[0][0]
-    alike = [bands for bands, kind in zip(scenes, kinds, strict=True) if kind == most]
+    kinds: dict[tuple[BandSpec, ...], frozenset[BandSpec]] = {}  # thousands of scenes share their bands
+    for bands in scenes:
+        if bands not in kinds:
+            kinds[bands] = frozenset(band.meaning.model_copy(update={"gsd": None}) for band in bands)
+    most = Counter(kinds[bands] for bands in scenes).most_common(1)[0][0]
+    alike = [bands for bands in scenes if kinds[bands] == most]
     sizes = [band.gsd for bands in alike for band in bands if band.gsd is not None]
     gsd = median(sizes) if sizes else None
     return tuple(band.meaning.model_copy(update={"gsd": gsd}) for band in alike[0])

@@ -1,0 +1,86 @@
+"""Which chips stay together, and how one is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import rasterio
+from rasterio.transform import Affine, from_origin
+from rasters_on_disk import (
+    BURN_BANDS,
+    UTM,
+    opened,
+    read_all,
+    reflectances,
+    write_tiff,
+)
+
+from domains.contract import GroundworkError, Record
+from domains.geospatial import GEOSPATIAL, RasterEncoding
+
+# -------------------------------------------------------------------------------------------------- groups
+
+
+def grouped(path: Path, method: str) -> list[int]:
+    return GEOSPATIAL.groups(iter(read_all(opened(path))[0]), method).tolist()
+
+
+def test_chips_of_a_block_on_the_ground_stay_together(tmp_path: Path) -> None:
+    """Blocks of 8 × 32 pixels of 20 m: 5120 m, counted from the origin of the CRS."""
+    corner = from_origin(5120 * 100, 5120 * 1000, 20, 20)
+    write_tiff(tmp_path / "a.tif", reflectances(5, 32, 320), BURN_BANDS, transform=corner)
+    write_tiff(
+        tmp_path / "b.tif", reflectances(5, 32, 32, seed=1), BURN_BANDS,
+        transform=corner * Affine.translation(260, 3),
+    )  # fmt: skip
+    blocks = grouped(tmp_path, "blocks")
+    assert blocks[:8] == [blocks[0]] * 8
+    assert blocks[8:10] == [blocks[8]] * 2
+    assert blocks[10] == blocks[8]  # another scene of the same place
+    assert len(set(blocks)) == 2
+    assert grouped(tmp_path, "scene") == [0] * 10 + [1]
+    assert len(set(grouped(tmp_path, "random"))) == 11
+
+
+def test_the_date_line_parts_no_block(tmp_path: Path) -> None:
+    for name, west in (("a", 181.0), ("b", -179.0)):
+        place = from_origin(west, 10, 0.0001, 0.0001)
+        write_tiff(tmp_path / f"{name}.tif", reflectances(5, 32, 32), BURN_BANDS, "EPSG:4326", place)
+    assert grouped(tmp_path, "blocks") == [0, 0]
+
+
+def test_duplicates_are_one_group_and_a_scene_without_location_another(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", reflectances(5, 32, 32), BURN_BANDS)
+    write_tiff(tmp_path / "b.tif", reflectances(5, 32, 32), BURN_BANDS, crs=None)
+    assert grouped(tmp_path, "random") == [0, 0]
+    assert grouped(tmp_path, "blocks") == [0, 1]
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(GroundworkError, match="no scene has a location"):
+        grouped(tmp_path, "blocks")
+    with pytest.raises(GroundworkError, match="choose one of blocks, scene, random"):
+        grouped(tmp_path, "scaffold")
+
+
+# --------------------------------------------------------------------------------------------------- draw
+
+
+def test_a_chip_is_drawn_with_its_caption(tmp_path: Path) -> None:
+    stored = reflectances(5, 32, 32)
+    stored[:, :4] = 0
+    (record,), _ = read_all(opened(write_tiff(tmp_path / "a.tif", stored, BURN_BANDS, nodata=0)))
+    svg = GEOSPATIAL.draw(record, "burnt <b>&\n said 0.9").decode()
+    assert svg.startswith("<svg")
+    assert "burnt &lt;b&gt;&amp; said 0.9</text>" in svg
+    assert "data:image/png;base64," in svg
+
+
+def test_targets_of_pretraining_are_the_pixels_of_a_patch(tmp_path: Path) -> None:
+    spec = opened(write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS)).encoding
+    (target,) = GEOSPATIAL.pretraining_targets(spec)
+    assert (target.name, target.level, target.kind, target.size) == ("patch", "token", "reals", 64 * 5)
+    record = read_all(opened(tmp_path / "a.tif"))[0][0]
+    assert isinstance(record, Record)
+    assert GEOSPATIAL.describe(record, spec) == {}
+    assert isinstance(spec, RasterEncoding)
+    assert rasterio.crs.CRS.from_wkt(record.value.crs).to_string() == UTM

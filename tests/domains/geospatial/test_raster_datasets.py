@@ -1,0 +1,249 @@
+"""Datasets of rasters as users lay them out, and what they say of their bands and classes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+from PIL import Image
+from rasterio.transform import from_origin
+from rasters_on_disk import (
+    BURN_BANDS,
+    PLACE,
+    TRUE_COLOUR,
+    burn_scars,
+    error_of,
+    opened,
+    read_all,
+    reflectances,
+    write_tiff,
+    zipped,
+)
+
+from domains.contract import ClassSpec, GroundworkError
+from domains.geospatial import GEOSPATIAL
+from domains.geospatial.reading import scene_of
+
+# ----------------------------------------------------------------------------------------------- layouts
+
+
+def test_masks_beside_images_are_labels_of_each_pixel(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path / "fires")
+    write_tiff(folder / "images_before/fire0.tif", reflectances(), BURN_BANDS)
+    (folder / "README.txt").write_text("hello")
+    (folder / "images/.hidden.tif").write_bytes(b"x")
+    source = opened(folder)
+    assert source.columns == ("image", "row", "column", "mask")
+    assert source.targets == source.pixel_targets == ("mask",)
+    assert source.remarks == ("Beside images/ and masks/, fires holds images_before/: left alone.",)
+    assert (source.split, source.map_suffix, source.simulated) == ("", "", False)
+    records, rejects = read_all(source)
+    assert not rejects
+    assert len(records) == 12
+    last = records[3]
+    assert dict(last.fields) == {
+        "image": "images/fire0.tif", "row": "32", "column": "32", "mask": "masks/fire0.tif",
+    }  # fmt: skip
+    with rasterio.open(folder / "masks/fire0.tif") as file:
+        mask = file.read(1)
+    label = GEOSPATIAL.labels(last, ["mask"])["mask"].reshape(32, 32)
+    assert (label[:16, :8] == mask[32:, 32:]).all()
+    assert np.isnan(label[16:]).all()
+    assert np.isnan(label[:, 8:]).all()
+
+
+def test_a_folder_for_each_class_below_a_common_top(tmp_path: Path) -> None:
+    for index, name in enumerate(("Forest", "River", "Forest")):
+        path = tmp_path / f"set/2750/{name}/{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(reflectances(3, 32, 32, seed=index).astype(np.uint8).transpose(1, 2, 0)).save(path)
+    source = opened(tmp_path / "set")
+    assert source.targets == ("class",)
+    assert source.pixel_targets == ()
+    assert [row.fields["class"] for row in source.stream()] == ["Forest", "Forest", "River"]
+    assert [band.name for band in source.encoding.bands] == ["R", "G", "B"]  # type: ignore[attr-defined]
+    assert source.split == "random"
+    assert source.remarks == (
+        "No scene of set has a location: test chips are drawn at random, and may lie beside training chips.",
+    )
+
+
+def test_without_location_whole_scenes_are_held_out_where_there_are_enough(tmp_path: Path) -> None:
+    for index in range(10):
+        write_tiff(tmp_path / f"set/{index}.tif", reflectances(seed=index), BURN_BANDS, crs=None)
+    source = opened(tmp_path / "set")
+    assert source.split == "scene"
+    assert source.remarks == ("No scene of set has a location: whole scenes are held out for the test.",)
+    assert source.targets == ()
+
+
+def test_other_folders_are_scenes_without_labels_and_it_is_said(tmp_path: Path) -> None:
+    for name in ("train/a/1.tif", "train/b/2.tif", "val/a/3.tif"):
+        write_tiff(tmp_path / "set" / name, reflectances(), BURN_BANDS)
+    source = opened(tmp_path / "set")
+    assert source.targets == ()
+    assert "(train, val) are neither images/ and masks/ nor one folder per class" in source.remarks[0]
+
+
+def test_one_scene_can_become_a_map(tmp_path: Path) -> None:
+    source = opened(burn_scars(tmp_path) / "images/fire1.tif")
+    assert source.map_suffix == ".tif"
+    assert (scene_of(source).height, scene_of(source).width) == (48, 40)
+    with pytest.raises(GroundworkError, match="several scenes"):
+        scene_of(opened(tmp_path))
+
+
+def test_a_zip_archive_is_the_folder_it_was_made_of(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path / "set")
+    write_tiff(folder / "images/bad.tif", reflectances(), TRUE_COLOUR)
+    write_tiff(folder / "masks/bad.tif", reflectances(1).astype(np.uint8) % 2)
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX/fire.tif").write_bytes(b"junk")
+    from_folder, from_zip = opened(folder), opened(zipped(folder, tmp_path / "set.zip"))
+    assert from_zip.digest == from_folder.digest
+    mine, theirs = read_all(from_folder), read_all(from_zip)
+    assert [record.identity for record in mine[0]] == [record.identity for record in theirs[0]]
+    assert [dict(record.fields) for record in mine[0]] == [dict(record.fields) for record in theirs[0]]
+    assert [reject.reason for reject in mine[1]] == [reject.reason for reject in theirs[1]]
+    assert len(mine[1]) == 1
+    labels = [GEOSPATIAL.labels(found[0][2], ["mask"])["mask"] for found in (mine, theirs)]
+    assert np.array_equal(*labels, equal_nan=True)
+
+
+def test_the_digest_is_of_content_alone(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path / "a")
+    digest = opened(folder).digest
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved, copy_function=shutil.copy)
+    assert opened(moved).digest == digest
+    single = shutil.copy(folder / "images/fire1.tif", tmp_path / "other name.tif")
+    assert opened(folder / "images/fire1.tif").digest == opened(single).digest
+    write_tiff(moved / "masks/fire1.tif", np.ones((1, 48, 40), np.uint8), transform=PLACE)
+    assert opened(moved).digest != digest
+
+
+def test_simulated_files_say_so_wherever_they_lie(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(SIMULATED="yes")
+    assert opened(path).simulated
+
+
+# -------------------------------------------------------------------------------------------- bands.yaml
+
+
+def test_a_bands_yaml_tells_bands_and_classes(tmp_path: Path) -> None:
+    stored = reflectances(2).astype(np.int16)
+    stored[:, 0] = -1
+    write_tiff(tmp_path / "images/a.tif", stored)
+    mask = np.array([[[0, 2], [7, 9]]], np.uint8).repeat(24, 1).repeat(20, 2)
+    write_tiff(tmp_path / "masks/a.tif", mask)
+    content = {
+        "bands": [
+            {"name": "red", "wavelength": 660, "unit": "reflectance", "scale": 0.0001, "nodata": -1},
+            {"name": "radar", "polarisation": "VV", "unit": "dB", "scale": -0.01},
+        ],
+        "classes": [
+            {"value": 0, "name": "water", "colour": "#0000ff"},
+            {"value": 2, "name": "land"},
+            {"value": 7, "name": "ice"},
+        ],
+        "mask_nodata": 9,
+    }
+    (tmp_path / "bands.yaml").write_text(yaml.safe_dump(content))
+    source = opened(tmp_path)
+    assert source.classes == {
+        "mask": (ClassSpec(0, "water", "#0000ff"), ClassSpec(2, "land"), ClassSpec(7, "ice"))
+    }
+    (record, *_), _ = read_all(source)
+    assert np.isnan(record.value.pixels[:1, 0]).all()
+    assert np.allclose(record.value.pixels[0, 1:], stored[0, 1:32, :32] / 10_000)
+    label = GEOSPATIAL.labels(record, ["mask"])["mask"].reshape(32, 32)
+    assert np.isnan(label[24:, 20:]).all()
+    assert set(label[:24].ravel()) == {0, 2}
+    # A scene out of images/ is told by the same file, when a map is made of it.
+    assert opened(tmp_path / "images/a.tif").encoding == source.encoding
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bands: [{name: B4}]", "bands.yaml, bands.0.unit: Field required; such as: bands: [{name: B4"),
+        ("bands: [{name: B4, unit: m, colour: 3}]", "bands.0.colour: Extra inputs are not permitted"),
+        ("bands: [{name: a, unit: m}, {name: a, unit: m}]", "the same name or value stands twice"),
+        ("classes: [{value: 1, name: a, colour: red}]", "classes.0.colour"),
+        ("- {name: B4, unit: m}", "2 bands where bands.yaml names 1"),
+        ("bands: [{", "bands.yaml is not YAML"),
+        ("'bands'", "bands.yaml"),
+        ("[" * 5000, "lists over 1000 entries"),
+        ("- " * 5000, "bands.yaml is not YAML"),
+    ],
+)
+def test_a_wrong_bands_yaml_is_explained(tmp_path: Path, text: str, words: str) -> None:
+    write_tiff(tmp_path / "a.tif", reflectances(2))
+    (tmp_path / "bands.yaml").write_text(text)
+    assert words in error_of(tmp_path / "a.tif")
+
+
+def test_a_file_that_says_otherwise_than_the_bands_yaml_is_refused(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", reflectances(2), ["TCI_R", "B8"])
+    (tmp_path / "bands.yaml").write_text("[{name: B4, unit: m}, {name: B8, unit: m}]")
+    assert "the file calls its bands TCI_R, B8, and bands.yaml names B4, B8" in error_of(tmp_path / "a.tif")
+
+
+def test_categories_of_a_mask_are_its_classes(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path, scenes=1)
+    mask = folder / "masks/fire0.tif"
+    with rasterio.open(mask, "r+") as file:
+        file.write_colormap(1, {0: (10, 200, 30), 1: (120, 0, 0)})
+    (folder / "masks/fire0.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>unburnt</Category>'
+        "<Category>burnt</Category></CategoryNames></PAMRasterBand></PAMDataset>"
+    )
+    assert opened(folder).classes == {
+        "mask": (ClassSpec(0, "unburnt", "#0ac81e"), ClassSpec(1, "burnt", "#780000"))
+    }
+
+
+# ------------------------------------------------------------------------------------------ disagreements
+
+
+def test_the_bands_of_most_scenes_are_expected_of_all(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path)
+    for index in range(2):
+        write_tiff(folder / f"images/tci{index}.tif", reflectances(), TRUE_COLOUR)
+        write_tiff(folder / f"masks/tci{index}.tif", np.ones((1, 48, 40), np.uint8))
+    write_tiff(folder / "images/coarse.tif", reflectances(), BURN_BANDS, transform=from_origin(0, 0, 40, 40))
+    write_tiff(folder / "masks/coarse.tif", np.ones((1, 48, 40), np.uint8), crs=None)
+    source = opened(folder)
+    assert [band.name for band in source.encoding.bands] == list(BURN_BANDS)  # type: ignore[attr-defined]
+    records, rejects = read_all(source)
+    assert {record.value.scene for record in records} == {f"images/fire{index}.tif" for index in range(3)}
+    assert [(reject.original, reject.reason) for reject in rejects] == [
+        ("images/coarse.tif", "pixels of 40 m in B2 where 20 m are expected"),
+        *(
+            (
+                f"images/tci{index}.tif",
+                "bands TCI_R, TCI_G, TCI_B in display bytes where B4, B3, B2 in reflectance × 10000 are "
+                "expected",
+            )
+            for index in range(2)
+        ),
+    ]
+
+
+def test_the_bands_of_a_model_are_the_measure_instead(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path)
+    spec = opened(folder).encoding
+    scene = write_tiff(tmp_path / "scene.tif", reflectances(), TRUE_COLOUR)
+    source = GEOSPATIAL.open(scene, spec)
+    assert source.encoding == spec
+    records, (reject,) = read_all(source)
+    assert not records
+    assert "TCI_R, TCI_G, TCI_B in display bytes where B4, B3, B2 in reflectance" in reject.reason
+    with pytest.raises(GroundworkError, match=r"scene\.tif: bands TCI_R, TCI_G, TCI_B"):
+        scene_of(source)
