@@ -83,13 +83,14 @@ def _write_map(
         )
     lineage = predictor.contract.lineage
     tags = {
-        "GROUNDWORK_MODEL": version.reference,
-        "GROUNDWORK_MLFLOW_RUN": version.run_id,
-        "GROUNDWORK_INPUT": source.name,
-        "GROUNDWORK_INPUT_DIGEST": source.digest,
+        "model": version.reference,
+        "mlflow_run": version.run_id,
+        "input": source.name,
+        "input_digest": source.digest,
+        "dataset_digest": lineage.dataset_digest,
     }
-    if lineage.simulated or source.simulated:
-        tags["GROUNDWORK_SIMULATED"] = "model" if lineage.simulated else "input"
+    if lineage.simulated:
+        tags["SIMULATED"] = "yes"
     written = domain.write_map(
         source,
         target,
