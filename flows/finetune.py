@@ -137,6 +137,7 @@ def _encoder(
         encoder.fit_input(job.spec, data.store.subset(data.split.train))
     except GroundworkError as error:
         raise GroundworkError(f"{origin} cannot be used here: {error}") from error
+    encoder.discard_decoder()
     return encoder, foundation
 
 

@@ -99,6 +99,9 @@ class Encoder(PreTrainedModel):
     def forward(self, batch: Batch) -> Embeddings:
         raise NotImplementedError
 
+    def discard_decoder(self) -> None:
+        """Let go of what only ``masked_forward`` needs, before the encoder is tuned to a task."""
+
     @property
     def pixel_channels(self) -> int:
         """Channels of ``DenseFeatures.pixels``; for encoders of images only."""
