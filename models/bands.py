@@ -18,11 +18,8 @@ from torch import nn
 
 from domains.contract import GroundworkError, Sample
 
-MEASURED_SAMPLES = 256
-"""Statistics are taken from at most so many samples: more change them by less than a percent."""
-
-MEASURED_PIXELS = 4096
-"""Pixels of a sample that are taken at most."""
+MEASURED_SAMPLES, MEASURED_PIXELS = 1024, 1024
+"""Statistics are taken from at most so many samples, and so many pixels of each."""
 
 TAILS = (1.0, 99.0)
 """Percentiles that values are clipped to before they are measured: clouds, glint and unmarked nodata."""
@@ -72,8 +69,8 @@ def measure(samples: Sequence[Sample], columns: Sequence[int], bands: Sequence[B
         pixels = np.asarray(samples[int(place)]["pixels"])[list(columns)].reshape(len(columns), -1)
         taken.append(pixels[:, chance.permutation(pixels.shape[1])[:MEASURED_PIXELS]])
     statistics = np.empty((len(columns), 2))
-    for row, values in enumerate(np.concatenate(taken, axis=1).astype(np.float64)):
-        values = values[np.isfinite(values)]
+    for row, values in enumerate(np.concatenate(taken, axis=1)):
+        values = values[np.isfinite(values)].astype(np.float64)
         if not len(values):
             raise GroundworkError(
                 f"no training chip holds data in band {bands[columns[row]]['name']}: leave the band out, "
@@ -107,7 +104,7 @@ class BandFilters(nn.Module):
 
         Divided by the root of C, so that tokens have the same scale whatever the number of bands.
         """
-        # One octave at the lowest frequency; at the highest, 20 nm in the red are half a turn.
+        # At the lowest frequency all that is optical spans half a turn; at the highest, 20 nm in the red do.
         frequency = torch.logspace(0, math.log10(120), CODE // 2, device=wavelengths.device)
         angle = torch.log(wavelengths.float() / 1000)[:, None] * frequency
         optical = torch.cat([angle.sin(), angle.cos()], -1)

@@ -375,7 +375,7 @@ def test_every_parameter_learns_in_pretraining() -> None:
 
 
 def test_the_loss_falls() -> None:
-    model = PretrainingModel(encoder_of().train(), [PATCH], 0.5)
+    model = PretrainingModel(encoder_of(hidden_size=64, intermediate_size=128).train(), [PATCH], 0.5)
     batch = model.encoder.collate(textures(32, 3))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
 
@@ -389,7 +389,7 @@ def test_the_loss_falls() -> None:
         optimiser.zero_grad()
         model(batch)["loss"].backward()
         optimiser.step()
-    assert draw().item() < 0.9 * before
+    assert draw().item() < 0.85 * before  # the mean of each patch alone would reach 0.98
 
 
 # ------------------------------------------------------------------------------------ around the encoder
