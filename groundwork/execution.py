@@ -105,8 +105,8 @@ def _asked_model(reference: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _plain_name(path: Path) -> str:
-    resolved = path.resolve()  # "." has no name
-    return resolved.name if resolved.is_dir() else dataset_name(resolved.name)
+    name = path.name or path.resolve().name  # "." has none
+    return name if path.is_dir() else dataset_name(name)
 
 
 def _send(
@@ -127,10 +127,11 @@ def _send(
         return _upload(path, slug, domain_name, settings, addresses)
     if PACKED not in load_domain(domain_name).formats:
         raise GroundworkError(f"{path} is a folder: give the path of a file in it")
-    with tempfile.TemporaryDirectory(prefix="packed-", dir=home.root) as folder:
-        packed = Path(folder, slug + PACKED)
-        pack(path, packed, console)
-        return _upload(packed, slug, domain_name, settings, addresses)
+    home.datasets.mkdir(parents=True, exist_ok=True)
+    # Among the uploads that are under way: if this process is killed, the next start removes it.
+    with tempfile.NamedTemporaryFile(prefix=".", suffix=f".part{PACKED}", dir=home.datasets) as packed:
+        pack(path, Path(packed.name), console)
+        return _upload(Path(packed.name), slug, domain_name, settings, addresses)
 
 
 def _given(encoding: Mapping[str, Any], domain_name: str) -> dict[str, Any]:
