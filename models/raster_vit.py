@@ -16,24 +16,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
 from models.bands import BandFilters, channel_name, measure, same_band, what_matters
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
-
-UNSEEN = -3e4
-"""Added to the attention scores of a token without data: large, and finite in every precision, so that a
-chip without any data gives no NaN."""
+from models.vision_blocks import VisionBlock, key_bias, rotations
 
 FLAT = 1e-4
 """Added to the variance of a patch, in standardised units: the noise of flat ones is not worth predicting."""
-
-
-LONGEST = 100.0
-"""Longest wave of the rotations, over 2π, in patches; chips are 4 to 64 of them wide."""
 
 
 class RasterViTConfig(EncoderConfig):
@@ -76,63 +67,6 @@ class Patches(NamedTuple):
     grid: tuple[int, int]
 
 
-class RasterViTBlock(GradientCheckpointingLayer):
-    """x + attention, then x + feed-forward; normalised before each (pre-norm)."""
-
-    def __init__(self, width: int, heads: int, intermediate: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_output = nn.Linear(width, width)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward_input = nn.Linear(width, intermediate)
-        self.feed_forward_output = nn.Linear(intermediate, width)
-
-    def forward(
-        self, tokens: torch.Tensor, rotation: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Tokens [B, N, D], their rotation [1 or B, N, 1, 1, d / 2] and the bias of keys.
-
-        The bias is [B, 1, 1, N], None where all keys count.
-        """
-        batch, count, width = tokens.shape
-        mixed = self.query_key_value(self.attention_norm(tokens)).view(batch, count, 3, self.heads, -1)
-        query, key = turn(mixed[:, :, :2], rotation).permute(2, 0, 3, 1, 4)
-        value = mixed[:, :, 2].transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if bias is None else bias.to(query.dtype)
-        )
-        tokens = tokens + self.attention_output(attended.transpose(1, 2).reshape(batch, count, width))
-        hidden = F.gelu(self.feed_forward_input(self.feed_forward_norm(tokens)))
-        return tokens + self.feed_forward_output(hidden)
-
-
-def key_bias(mask: torch.Tensor) -> torch.Tensor | None:
-    """Bias [B, 1, 1, N] that hides tokens outside ``mask``; None, which is faster, where there are none."""
-    return None if mask.all() else (~mask)[:, None, None, :] * UNSEEN
-
-
-def rotations(grid: tuple[int, int], width: int, device: torch.device) -> torch.Tensor:
-    """Turns of queries and keys by the place of their patch, complex [h * w, width / 2].
-
-    Half of the pairs turn with the row and half with the column, so that attention sees how far apart
-    two patches are and in which direction (axial rotary embedding, Heo et al. 2024). Absolute sines and
-    cosines learnt more slowly, and would tell where a chip was cut.
-    """
-    quarter = width // 4
-    frequency = LONGEST ** -(torch.arange(quarter, device=device) / quarter)
-    rows, columns = (torch.arange(side, device=device)[:, None] * frequency for side in grid)
-    angles = torch.cat([rows.repeat_interleave(grid[1], 0), columns.repeat(grid[0], 1)], -1)
-    return torch.polar(torch.ones_like(angles), angles)
-
-
-def turn(vectors: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """Turn each pair of numbers of vectors [..., d] by a rotation, complex [..., d / 2]."""
-    pairs = torch.view_as_complex(vectors.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(vectors.dtype)
-
-
 class MaskedDecoder(nn.Module):
     """Fills in hidden patches from the embeddings of visible ones."""
 
@@ -142,7 +76,7 @@ class MaskedDecoder(nn.Module):
         self.narrow = nn.Linear(config.hidden_size, width)
         self.hidden = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(
-            RasterViTBlock(width, config.num_attention_heads // 2, config.intermediate_size // 2)
+            VisionBlock(width, config.num_attention_heads // 2, config.intermediate_size // 2)
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(width)
@@ -213,7 +147,7 @@ class RasterViT(Encoder):
         self.patch_bias = nn.Parameter(torch.zeros(width))
         self.gap = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(
-            RasterViTBlock(width, config.num_attention_heads, config.intermediate_size)
+            VisionBlock(width, config.num_attention_heads, config.intermediate_size)
             for _ in range(config.num_hidden_layers)
         )
         self.norm = nn.LayerNorm(width)
