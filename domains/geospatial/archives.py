@@ -6,6 +6,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -95,9 +96,12 @@ def read_text(path: Path, name: str, largest: int) -> bytes | None:
 def digest_file(file: File, archive: Path | None) -> str:
     """SHA-256 (hex) of the bytes of a file or of a member of ``archive``; of a VRT with what it names."""
     digest = hashlib.sha256()
-    if file.suffix in IMAGE_FORMATS and isinstance(image := open_raster(file.path), SmallImage):
-        digest.update(image.data)  # which is open for its header anyway
-        return digest.hexdigest()
+    if file.suffix in IMAGE_FORMATS:
+        with suppress(GroundworkError, OSError, SyntaxError, ValueError):  # told when its scene is opened
+            image = open_raster(file.path)
+            if isinstance(image, SmallImage):  # which is in memory anyway, for its header
+                digest.update(image.data)
+                return digest.hexdigest()
     if archive is not None:
         with open_archive(str(archive)).open(file.name) as stream:
             _update(digest, stream)

@@ -6,13 +6,13 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from domains.contract import GroundworkError
 from domains.geospatial.rasters import Channel, Header, as_floats
 
 IMAGE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-LARGEST_IMAGE = 1 << 22
+LARGEST_IMAGE = 1 << 20
 """Pixels; larger images are read in windows by GDAL."""
 
 CHANNELS = {
@@ -30,6 +30,10 @@ CHANNELS = {
 DTYPES = {"1": "uint8", "I": "int32", "I;16": "uint16", "F": "float32"}
 
 
+class TooLarge(GroundworkError):
+    """An image that is not to be decoded whole."""
+
+
 class SmallImage:
     """An image, whose header is read at once and whose pixels when they are first asked for."""
 
@@ -40,7 +44,15 @@ class SmallImage:
         if not data:
             raise GroundworkError("it is empty, 0 bytes: copy it again")
         self.data = data
-        self._image = Image.open(io.BytesIO(data), formats=(IMAGE_FORMATS[suffix],))
+        kind = IMAGE_FORMATS[suffix]
+        try:
+            self._image = Image.open(io.BytesIO(data), formats=(kind,))
+        except Image.DecompressionBombError as error:
+            raise TooLarge(f"more than {LARGEST_IMAGE:,} pixels") from error
+        except UnidentifiedImageError as error:
+            raise GroundworkError(f"it is no {kind} image, or damaged") from error
+        if self._image.height * self._image.width > LARGEST_IMAGE:
+            raise TooLarge(f"more than {LARGEST_IMAGE:,} pixels")
         mode = self._image.mode
         if mode not in CHANNELS:
             raise GroundworkError(f"its colours are {mode}: save it as RGB or grey")
@@ -60,8 +72,6 @@ class SmallImage:
         self._image.close()
 
     def _decoded(self) -> np.ndarray:
-        if self.header.height * self.header.width > LARGEST_IMAGE:
-            raise GroundworkError(f"more than {LARGEST_IMAGE:,} pixels")
         array = np.asarray(self._image)
         floats = as_floats(array if array.dtype != bool else array.astype(np.uint8))
         floats = np.moveaxis(np.atleast_3d(floats), -1, 0)

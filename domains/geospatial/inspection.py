@@ -48,7 +48,7 @@ class Found:
 
     scenes: tuple[Inspected, ...]
     digests: tuple[tuple[str, ...], ...]
-    """Name within the dataset, digest of the image and of its mask, for each file."""
+    """Name within the dataset, digest of the image and of its mask, for each file that can be read."""
     classes: tuple[ClassSpec, ...]
     """Of the masks, where they or the ``bands.yaml`` declare them."""
     is_simulated: bool
@@ -75,13 +75,15 @@ class Inspector:
             if entry.mask is not None:
                 fields["mask"] = entry.mask.name
             name = "" if is_single else entry.image.name.removeprefix(layout.top)
+            digest: tuple[str, ...] = ()
             try:
-                digests.append((name, *self._digests(entry)))
+                digest = tuple(self._digests(entry))
                 steps = list(self._steps(entry))
             except GroundworkError as error:
-                digests.append((name, str(error)))
                 scenes.append(Inspected(entry.image.name, None, _without_name(error, entry), fields))
                 continue
+            finally:
+                digests.append((name, *digest))
             for step in steps:
                 try:
                     scenes.append(Inspected(step.image.name, *self._scene(step), fields))

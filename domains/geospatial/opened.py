@@ -7,13 +7,14 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from domains.contract import GroundworkError
 from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, CubeStep
 from domains.geospatial.geotiffs import DRIVERS, GeoTiff
-from domains.geospatial.images import IMAGE_FORMATS, LARGEST_IMAGE, SmallImage
+from domains.geospatial.images import IMAGE_FORMATS, SmallImage, TooLarge
 from domains.geospatial.rasters import Raster
 
 KEPT_OPEN = 16
@@ -84,9 +85,9 @@ def open_raster(path: str) -> Raster:
         opened = open_archive(archive) if is_member else None
         size = opened.getinfo(member).file_size if opened else os.path.getsize(path)
         if suffix in IMAGE_FORMATS and size <= LARGEST_IMAGE_FILE:
-            image = SmallImage(opened.read(member) if opened else Path(path).read_bytes(), suffix)
-            if image.header.height * image.header.width <= LARGEST_IMAGE:
-                return image
+            data = opened.read(member) if opened else Path(path).read_bytes()
+            with suppress(TooLarge):  # which GDAL reads in windows
+                return SmallImage(data, suffix)
         if not size:
             raise GroundworkError("it is empty, 0 bytes: copy it again")
         return GeoTiff(path)

@@ -142,10 +142,11 @@ def explained(name: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The first 200 characters of an error or its cause, whichever says more than "see previous"."""
+    """The first 200 characters of an error, or of its cause where it only points there; without folders."""
     text = " ".join(str(error).split())
     if "previous exception" in text and error.__cause__ is not None:
         text = " ".join(str(error.__cause__).split())
+    text = re.sub(r"(?<!\w)/(?:[^\s'\"]+/)+", "", text)
     return text[:200] or type(error).__name__
 
 

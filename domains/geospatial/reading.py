@@ -56,6 +56,7 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
     """
     if input_column not in (None, IMAGE):
         raise GroundworkError(f"{path.name} holds images, not columns: leave out --input-column")
+    path = path.absolute()  # rows are read by other processes, which may stand elsewhere
     if not path.exists():
         raise GroundworkError(f"no file at {path}: check the path")
     is_many = path.is_dir() or path.suffix.lower() == ".zip"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +148,11 @@ def test_web_mercator_stretches(tmp_path: Path) -> None:
     assert GEOSPATIAL.open(path, SPEC).encoding.bands[0].gsd == pytest.approx(10, rel=0.01)  # type: ignore[attr-defined]
 
 
-def test_rows_can_be_sent_to_another_process(tmp_path: Path) -> None:
-    source = GEOSPATIAL.open(write_tiff(tmp_path / "a.tif", reflectances(5), BURN_BANDS), SPEC)
+def test_rows_can_be_sent_to_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiff(tmp_path / "a.tif", reflectances(5), BURN_BANDS)
+    monkeypatch.chdir(tmp_path)
+    source = GEOSPATIAL.open(Path("a.tif"), SPEC)
+    monkeypatch.chdir("/")
     rows = pickle.loads(pickle.dumps(list(source.stream())))  # noqa: S301 -- our own
     again = [GEOSPATIAL.read(row, source.encoding) for row in rows]
     assert [found.identity for found in again] == [found.identity for found in read_all(source)[0]]  # type: ignore[union-attr]
@@ -217,6 +222,12 @@ def test_what_is_sent_may_not_be_a_path_too_large_or_of_other_bands(tmp_path: Pa
     unnamed = write_tiff(tmp_path / "unnamed.tif", reflectances(5, 32, 32))
     png = tmp_path / "a.png"
     Image.new("RGB", (32, 32), (9, 80, 7)).save(png)
+    bomb = tmp_path / "bomb.png"
+    head = b"IHDR" + struct.pack(">II", 30_000, 30_000)
+    chunk = head + png.read_bytes()[24:29]
+    bomb.write_bytes(
+        png.read_bytes()[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png.read_bytes()[33:]
+    )
     spec = GEOSPATIAL.open(path, SPEC).encoding
     vrt = base64.b64encode(b"<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>").decode()
     for value, reason in [
@@ -234,6 +245,7 @@ def test_what_is_sent_may_not_be_a_path_too_large_or_of_other_bands(tmp_path: Pa
         ("data:image/tiff;base64,", "damaged"),
         (f"data:image/tiff;base64,{vrt}", "damaged"),
         (data_uri(path)[: len("data:image/tiff;base64,") + 4000], "damaged"),
+        (data_uri(bomb), "more than 1,048,576 pixels"),
         ("data:image/tiff;base64," + "A" * (1 << 25), "characters; at most"),
     ]:
         found = GEOSPATIAL.read(Row(5, value), spec)

@@ -117,7 +117,8 @@ def test_one_bad_scene_is_a_reject_with_its_reason_and_the_others_are_read(tmp_p
     assert rejects, kind
     assert all("fire1" in reject.original for reject in rejects)
     assert all(words in reject.reason for reject in rejects), rejects[0].reason
-    assert all("\n" not in reject.reason and str(tmp_path) not in reject.original for reject in rejects)
+    assert all("\n" not in reject.reason for reject in rejects)
+    assert all(str(tmp_path.parent) not in reject.reason + reject.original for reject in rejects)
 
 
 def test_nodata_everywhere_is_a_reject(tmp_path: Path) -> None:
@@ -175,10 +176,15 @@ def test_an_image_cut_short_is_a_reject(tmp_path: Path) -> None:
             tmp_path / f"{name}.jpg"
         )
     cut(tmp_path / "b.jpg", 0.5)
-    records, rejects = read_all(opened(tmp_path))
+    (tmp_path / "d.png").write_bytes(b"GIF89a")
+    source = opened(tmp_path)
+    records, rejects = read_all(source)
     assert {record.value.scene for record in records} == {"a.jpg", "c.jpg"}
-    assert {reject.original.split()[0] for reject in rejects} == {"b.jpg"}
-    assert all("b.jpg is damaged" in reject.reason for reject in rejects)
+    assert {reject.original.split()[0] for reject in rejects} == {"b.jpg", "d.png"}
+    *cut_short, other = rejects
+    assert all("b.jpg is damaged" in reject.reason for reject in cut_short)
+    assert other.reason == "it is no PNG image, or damaged"
+    assert opened(tmp_path).digest == source.digest
 
 
 def test_control_points_are_no_location_and_it_is_said(tmp_path: Path) -> None:
