@@ -16,6 +16,8 @@ from domains.geospatial.chips import Chip
 
 SIDE, CAPTION_HEIGHT = 260, 28
 LONGEST_CAPTION = 60
+WIDE = 38
+"""Characters of a caption from which it is squeezed into the width."""
 RED_GREEN_BLUE = (665.0, 560.0, 490.0)
 GREY = 128
 
@@ -26,7 +28,9 @@ def draw_chip(record: Record, caption: str) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(natural_colour(chip.pixels, chip.bands)).save(stream, "PNG")
     image = base64.b64encode(stream.getvalue()).decode()
-    text = escape(" ".join(caption.split())[:LONGEST_CAPTION])
+    printable = "".join(letter for letter in " ".join(caption.split()) if letter.isprintable())
+    shown = printable[:LONGEST_CAPTION]
+    squeeze = f' textLength="{SIDE - 10}" lengthAdjust="spacingAndGlyphs"' if len(shown) > WIDE else ""
     height = SIDE + CAPTION_HEIGHT
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{SIDE}" height="{height}" '
@@ -35,8 +39,7 @@ def draw_chip(record: Record, caption: str) -> bytes:
         f'<image width="{SIDE}" height="{SIDE}" style="image-rendering:pixelated" '
         f'href="data:image/png;base64,{image}"/>'
         f'<text x="{SIDE / 2:g}" y="{SIDE + 18}" font-family="sans-serif" font-size="12" '
-        f'text-anchor="middle" textLength="{min(SIDE - 10, 6.5 * len(text)):g}" '
-        f'lengthAdjust="spacingAndGlyphs">{text}</text></svg>'
+        f'text-anchor="middle"{squeeze}>{escape(shown)}</text></svg>'
     ).encode()
 
 
