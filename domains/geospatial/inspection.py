@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rasterio import Affine
 
 from domains.contract import ClassSpec, GroundworkError
 from domains.geospatial.archives import File, digest_file
@@ -181,13 +180,16 @@ def _check_mask(mask: Header, image: Header) -> None:
         raise GroundworkError(
             f"a mask in {_crs_name(mask.crs)} on an image in {_crs_name(image.crs)}: warp it to the image"
         )
-    to_pixels = ~Affine(*image.transform) * Affine(*mask.transform)
-    corners = [(0, 0), (image.width, 0), (0, image.height), (image.width, image.height)]
-    shift = max(
-        max(abs(x - column), abs(y - row)) for column, row in corners for x, y in [to_pixels * (column, row)]
-    )
+    w, h = image.width, image.height
+    corners = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
+    moved = np.linalg.solve(_matrix(image), _matrix(mask) @ corners)
+    shift = np.abs(moved - corners).max()
     if shift > LARGEST_SHIFT:
         raise GroundworkError(f"a mask that lies {shift:.3g} pixels beside its image: warp it to the image")
+
+
+def _matrix(header: Header) -> np.ndarray:
+    return np.array([*header.transform, 0, 0, 1]).reshape(3, 3)
 
 
 def _crs_name(wkt: str) -> str:
