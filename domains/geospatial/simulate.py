@@ -57,7 +57,7 @@ class Dataset:
 DATASETS: Mapping[str, Dataset] = {
     "simulated-scenes": Dataset(seed=1, scenes=96, shape=(256, 256), labelled=False),
     "simulated-landcover": Dataset(seed=2, scenes=96, shape=(128, 128), labelled=True),
-    "simulated-scene": Dataset(seed=3, scenes=1, shape=(500, 600), labelled=False),
+    "simulated-scene": Dataset(seed=6, scenes=1, shape=(500, 600), labelled=False),
 }
 """A corpus to pretrain on, label masks to learn segmentation from (small scenes, so that many different ones
 are held out), and one larger scene to map."""

@@ -40,7 +40,7 @@ def _clouds(rng: Generator, shape: tuple[int, int], sun: Sun) -> tuple[np.ndarra
     if rng.random() > 0.4:
         return np.zeros(shape), np.zeros(shape)
     height, width = shape
-    sky = noise(rng, (height + 2 * MARGIN, width + 2 * MARGIN), 60.0, 5)
+    sky = noise(rng, (height + 2 * MARGIN, width + 2 * MARGIN), 60.0, 4)
     cover = np.clip((sky - rng.uniform(0.9, 1.9)) / rng.uniform(0.3, 0.9), 0, 1)
     distance = rng.uniform(10, 30) * np.tan(sun.zenith)
     down, right = (

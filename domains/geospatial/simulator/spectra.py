@@ -44,7 +44,7 @@ MATERIALS: dict[str, tuple[float, ...]] = {
     "turbid water": (0.043, 0.078, 0.057, 0.023, 0.010, 0.010),
 }
 
-Texture = Literal["none", "crowns", "mottled", "rows"]
+Texture = Literal["smooth", "crowns", "mottled", "rows"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,9 @@ class State:
     first: str
     second: str
     share: float
-    weight: float = 1.0
-    """How common it is among the patches of its cover in summer."""
-    weight_bare: float | None = None
-    """How common it is out of season; as in summer where it is None."""
-    between: float = 0.15
+    seasons: tuple[float, float] = (1.0, 1.0)
+    """How common it is among the patches of its cover, in summer and in winter."""
+    between: float = 0.2
     within: float = 0.1
     grain: float = 0.1
     shade: float = 0.0
@@ -87,77 +85,77 @@ LAND_COVERS = (
     LandCover(
         "water",
         "#2b6cb8",
-        (State("clear water", "turbid water", 0.35, between=0.3, within=0.15, grain=0.12, texture="none"),),
+        (State("clear water", "turbid water", 0.4, between=0.05, within=0.3, grain=0.15, texture="smooth"),),
     ),
     LandCover(
         "forest",
         "#1f6b3a",
         (
             State(
-                "closed canopy", "vigorous canopy", 0.3, 0.5, 0.3, shade=0.38, texture="crowns", grain=0.35
+                "closed canopy", "vigorous canopy", 0.3, (0.5, 0.3), shade=0.38, texture="crowns", grain=0.35
             ),
-            State("closed canopy", "litter", 0.15, 0.3, 0.5, shade=0.42, texture="crowns", grain=0.18),
-            State("light canopy", "litter", 0.25, 0.2, 0.2, shade=0.25, texture="crowns", grain=0.22),
+            State("closed canopy", "litter", 0.15, (0.3, 0.5), shade=0.42, texture="crowns", grain=0.18),
+            State("light canopy", "litter", 0.25, (0.2, 0.2), shade=0.25, texture="crowns", grain=0.22),
         ),
         specks=State("light canopy", "litter", 0.3, shade=0.1, grain=0.3),
-        speckled=0.16,
+        speckled=0.25,
     ),
     LandCover(
         "grassland",
         "#9bc25b",
         (
-            State("light canopy", "litter", 0.3, 0.5, 0.25, shade=0.08, within=0.22, grain=0.3),
-            State("sparse canopy", "litter", 0.4, 0.3, 0.5, shade=0.06, within=0.25, grain=0.3),
-            State("light canopy", "vigorous canopy", 0.25, 0.2, 0.1, shade=0.1, within=0.25, grain=0.3),
+            State("light canopy", "litter", 0.3, (0.5, 0.25), shade=0.08, within=0.22, grain=0.3),
+            State("sparse canopy", "litter", 0.4, (0.3, 0.5), shade=0.06, within=0.25, grain=0.3),
+            State("light canopy", "vigorous canopy", 0.25, (0.2, 0.1), shade=0.1, within=0.25, grain=0.3),
         ),
         specks=State("closed canopy", "litter", 0.2, shade=0.35, grain=0.2),
-        speckled=0.14,
+        speckled=0.22,
     ),
     LandCover(
         "cropland",
         "#e3c34c",
         (
             State(
-                "vigorous canopy", "light canopy", 0.35, 0.35, 0.15, shade=0.06, texture="rows", grain=0.35
+                "vigorous canopy", "light canopy", 0.35, (0.35, 0.15), shade=0.06, texture="rows", grain=0.35
             ),
-            State("straw", "vigorous canopy", 0.4, 0.25, 0.1, shade=0.05, texture="rows", grain=0.25),
-            State("straw", "field soil", 0.4, 0.15, 0.3, shade=0.05, texture="rows", grain=0.25),
-            State("field soil", "dark soil", 0.5, 0.25, 0.45, shade=0.08, texture="rows", grain=0.3),
-        ),
-        specks=State("sparse canopy", "litter", 0.5, shade=0.1, grain=0.3),
-        speckled=0.1,
-    ),
-    LandCover(
-        "bare ground",
-        "#b98d5e",
-        (
-            State("sand", "field soil", 0.35, 0.5, shade=0.05, within=0.3, grain=0.3),
-            State("red soil", "sand", 0.4, 0.5, shade=0.05, within=0.3, grain=0.3),
+            State("straw", "vigorous canopy", 0.4, (0.25, 0.1), shade=0.05, texture="rows", grain=0.25),
+            State("straw", "field soil", 0.4, (0.15, 0.3), shade=0.05, texture="rows", grain=0.25),
+            State("field soil", "dark soil", 0.5, (0.25, 0.45), shade=0.08, texture="rows", grain=0.3),
         ),
         specks=State("sparse canopy", "litter", 0.5, shade=0.1, grain=0.3),
         speckled=0.16,
     ),
     LandCover(
+        "bare ground",
+        "#b98d5e",
+        (
+            State("sand", "field soil", 0.35, (0.5, 0.5), shade=0.05, within=0.3, grain=0.3),
+            State("red soil", "sand", 0.4, (0.5, 0.5), shade=0.05, within=0.3, grain=0.3),
+        ),
+        specks=State("sparse canopy", "litter", 0.5, shade=0.1, grain=0.3),
+        speckled=0.25,
+    ),
+    LandCover(
         "built-up",
         "#c0392b",
         (
-            State("asphalt", "worn asphalt", 0.5, 0.2, shade=0.05, grain=0.2, texture="none"),
-            State("shingle", "concrete", 0.3, 0.22, shade=0.12, grain=0.2, texture="none"),
-            State("clay tile", "shingle", 0.4, 0.12, shade=0.12, grain=0.2, texture="none"),
-            State("concrete", "metal roof", 0.4, 0.14, shade=0.1, grain=0.25, texture="none"),
-            State("light canopy", "closed canopy", 0.4, 0.2, shade=0.2, grain=0.25, texture="none"),
-            State("field soil", "worn asphalt", 0.5, 0.12, shade=0.08, grain=0.2, texture="none"),
+            State("asphalt", "worn asphalt", 0.5, (0.2, 0.2), shade=0.05, grain=0.2, texture="smooth"),
+            State("shingle", "concrete", 0.3, (0.22, 0.22), shade=0.12, grain=0.2, texture="smooth"),
+            State("clay tile", "shingle", 0.4, (0.12, 0.12), shade=0.12, grain=0.2, texture="smooth"),
+            State("concrete", "metal roof", 0.4, (0.14, 0.14), shade=0.1, grain=0.25, texture="smooth"),
+            State("light canopy", "closed canopy", 0.4, (0.2, 0.2), shade=0.2, grain=0.25, texture="smooth"),
+            State("field soil", "worn asphalt", 0.5, (0.12, 0.12), shade=0.08, grain=0.2, texture="smooth"),
         ),
     ),
     LandCover(
         "wetland",
         "#5fb8a5",
         (
-            State("light canopy", "turbid water", 0.4, 0.6, 0.4, within=0.22, grain=0.15, shade=0.1),
-            State("litter", "clear water", 0.45, 0.4, 0.6, within=0.22, grain=0.15, shade=0.1),
+            State("light canopy", "turbid water", 0.4, (0.6, 0.4), within=0.22, grain=0.15, shade=0.1),
+            State("litter", "clear water", 0.45, (0.4, 0.6), within=0.22, grain=0.15, shade=0.1),
         ),
         specks=State("clear water", "turbid water", 0.6, grain=0.2),
-        speckled=0.2,
+        speckled=0.26,
     ),
     LandCover("cloud", "#f2f2f2", ()),
 )

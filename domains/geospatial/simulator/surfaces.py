@@ -64,19 +64,19 @@ class _Patches:
 
 def simulate_ground(rng: Generator, shape: tuple[int, int], sun: Sun) -> Ground:
     """A landscape of ``shape``: lakes and a river, wild patches, fields in parcels, towns and a road."""
-    elevation = noise(rng, shape, 120.0, 5)
+    elevation = noise(rng, shape, 120.0, 3)
     patches = _patches(rng, shape)
     cover, road = _cover(rng, shape, elevation, patches)
     season = rng.uniform(0.0, 1.0)
     surface = _surface(rng, cover, patches, road, season)
-    relief = rng.uniform(1.0, 14.0) * _flattened(elevation, cover)
+    relief = rng.uniform(1.0, 14.0) * _flattened(elevation + 0.1 * noise(rng, shape, 16.0, 2), cover)
     return Ground(cover, surface * _shading(relief, sun))
 
 
 def _patches(rng: Generator, shape: tuple[int, int]) -> _Patches:
     rows, columns = grid(shape)
     bend = 9.0
-    wild = cells(rng, rows + bend * noise(rng, shape, 30, 3), columns + bend * noise(rng, shape, 30, 3), 34)
+    wild = cells(rng, rows + bend * noise(rng, shape, 30, 2), columns + bend * noise(rng, shape, 30, 2), 40)
     # Fields follow the roads of their district: straight, but each district is turned its own way.
     district = cells(rng, rows, columns, 90)
     parcels = np.zeros(shape, np.int64)
@@ -99,25 +99,25 @@ def _cover(
     rng: Generator, shape: tuple[int, int], elevation: np.ndarray, patches: _Patches
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code of every pixel, uint8 [h, w], and where the roads run, bool [h, w]."""
-    moisture = noise(rng, shape, 90.0, 3)
+    moisture = noise(rng, shape, 90.0, 2)
     # What a scene is rich in differs from scene to scene, as between regions.
     share = rng.dirichlet([2.2, 2.2, 1.4])
     per_cell = np.array([FOREST, GRASSLAND, BARE])[np.searchsorted(np.cumsum(share)[:2], rng.random(TABLE))]
     cover = per_cell[patches.wild]
-    farmed = noise(rng, shape, 110.0, 3) - 0.4 * elevation + rng.uniform(-0.9, 0.7) > 0
+    farmed = noise(rng, shape, 110.0, 2) - 0.4 * elevation + rng.uniform(-0.9, 0.7) > 0
     cover[farmed] = CROPLAND
     wet = (elevation < np.quantile(elevation, rng.uniform(0.1, 0.28))) & (moisture > -0.6)
     cover[wet] = WETLAND
-    town = noise(rng, shape, 70.0, 3) + 0.25 * noise(rng, shape, 9.0) - rng.uniform(0.7, 1.8) > 0
+    town = noise(rng, shape, 75.0, 2) - rng.uniform(0.7, 1.8) > 0
     cover[town & ~wet] = BUILT_UP
     road = np.zeros(shape, bool)
-    if rng.random() < 0.6:
+    if rng.random() < 0.4:
         road = distance_to_line(rng, shape, 0.4) < 1.1
         cover[road] = BUILT_UP
     cover[elevation < np.quantile(elevation, rng.uniform(0.0, 0.13))] = WATER
     if rng.random() < 0.55:
-        river = distance_to_line(rng, shape, 1.3) - rng.uniform(2.0, 6.0)
-        cover[(river < rng.uniform(2.0, 8.0)) & (moisture > 0.2) & ~road] = WETLAND
+        river = distance_to_line(rng, shape, 1.3) - rng.uniform(3.0, 7.0)
+        cover[(river < rng.uniform(4.0, 10.0)) & (moisture > 0.2) & ~road] = WETLAND
         cover[(river < 0) & ~road] = WATER
     return cover.astype(np.uint8), road & (cover == BUILT_UP)
 
@@ -128,7 +128,7 @@ def _surface(
     """Reflectance of flat ground in even light, float64 [6, h, w]."""
     shape = cover.shape
     textures = {
-        "none": noise(rng, shape, 40.0, 2),
+        "smooth": noise(rng, shape, 40.0, 2),
         "mottled": noise(rng, shape, 14.0, 3),
         "crowns": noise(rng, shape, 2.2),
         "rows": np.sin(patches.rows * 2 * np.pi / rng.uniform(3.2, 4.5)),
@@ -170,14 +170,9 @@ def _ranks(field: np.ndarray) -> np.ndarray:
 
 def _choices(rng: Generator, states: tuple[State, ...], season: float) -> np.ndarray:
     """Which state each patch is in, int64 [TABLE]."""
-    weights = np.array(
-        [
-            state.weight
-            + season * ((state.weight if state.weight_bare is None else state.weight_bare) - state.weight)
-            for state in states
-        ]
-    )
-    weights = rng.dirichlet(6 * weights / weights.sum())  # no two scenes farm alike
+    summer, winter = np.array([state.seasons for state in states]).T
+    weights = summer + season * (winter - summer)
+    weights = rng.dirichlet(12 * weights / weights.sum())  # no two scenes farm alike
     return np.searchsorted(np.cumsum(weights)[:-1], rng.random(TABLE))
 
 
