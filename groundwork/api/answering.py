@@ -17,8 +17,6 @@ from groundwork.api.serving import Loaded
 
 log = logging.getLogger(__name__)
 
-CHUNK = 32
-"""Inputs that are read and encoded in one go; other requests get the thread in between."""
 CHUNKS_AHEAD = 4
 """Chunks of one request that may be under way together: enough to keep the model fed."""
 
@@ -40,17 +38,18 @@ async def answer(loaded: Loaded, inputs: Sequence[Any], readers: Executor) -> li
     """
     loop = asyncio.get_running_loop()
     gate = asyncio.Semaphore(CHUNKS_AHEAD)
-    with loaded.batcher.admit(min(len(inputs), CHUNK * CHUNKS_AHEAD)) as turn:
+    size = loaded.inputs_at_once
+    with loaded.batcher.admit(min(len(inputs), size * CHUNKS_AHEAD)) as turn:
 
         async def one(start: int) -> list[dict[str, Any]]:
             async with gate:
-                chunk = inputs[start : start + CHUNK]
+                chunk = inputs[start : start + size]
                 readied = await loop.run_in_executor(readers, _ready, loaded, start, chunk)
                 outputs = await _predict(turn, readied)
                 return await loop.run_in_executor(readers, _word, loaded, start, len(chunk), readied, outputs)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(start)) for start in range(0, len(inputs), CHUNK)]
+            tasks = [group.create_task(one(start)) for start in range(0, len(inputs), size)]
     return [result for task in tasks for result in task.result()]
 
 

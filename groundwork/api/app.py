@@ -238,9 +238,9 @@ def create_app(
             announce,
             name,
             domain,
-            format,
             settings,
             request.headers.get("content-type", ""),
+            format,
             int(declared) if declared.isdecimal() else 0,
         )
         entry, replaced = await uploads.receive(incoming, request.stream(), datasets)

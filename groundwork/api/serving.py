@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from domains.contract import GroundworkError
+from domains.contract import GroundworkError, Reject, Row
 from groundwork.api.batching import Batcher
 from groundwork.api.metrics import Metrics
 from groundwork.api.registry import NotRegistered, Registry
@@ -33,6 +33,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_AT_ONCE = 32
+"""Inputs that are read and encoded in one go; other requests get the thread in between."""
+BYTES_AT_ONCE = 8 * 2**20
+"""Of their samples: an image of a few bytes may unpack to megabytes, whatever the size of the request."""
+CHUNKS_HELD = 128
+"""Times ``inputs_at_once`` that all requests together may hold: at most about 1 GiB."""
 MAX_REFERENCES = 16
 """References kept in memory; the least recently used goes first."""
 RETRY_FAILED_SECONDS = 60.0
@@ -54,6 +60,8 @@ class Loaded:
     version: Version
     predictor: Predictor
     batcher: Batcher
+    inputs_at_once: int = MOST_AT_ONCE
+    """Inputs that are read and encoded in one go."""
     users: int = 0
     """Requests that are on it now."""
     retired: bool = False
@@ -249,14 +257,14 @@ class Serving:
     async def _load_checked(self, version: Version) -> Loaded:
         name, number = version.name, version.version
 
-        def prepare() -> Predictor:
+        def prepare() -> tuple[Predictor, int]:
             predictor = self._registry.load(version)
             predictor.check_golden()  # the whole path once, which warms it too
-            return predictor
+            return predictor, _inputs_at_once(predictor)
 
         started = time.perf_counter()
         try:
-            predictor = await asyncio.get_running_loop().run_in_executor(self._loader, prepare)
+            predictor, at_once = await asyncio.get_running_loop().run_in_executor(self._loader, prepare)
         except Exception as error:
             self._metrics.failed_checks.labels(name).inc()
             if not isinstance(error, GroundworkError):
@@ -266,9 +274,14 @@ class Serving:
             raise CannotServe(reason) from error
         log.info("%s version %d loaded and checked in %.1f s", name, number, time.perf_counter() - started)
         observe = self._metrics.batch_items.labels(name).observe
-        batcher = Batcher(predictor.predict, max_items=_batch_items(predictor), observe=observe)
+        batcher = Batcher(
+            predictor.predict,
+            max_items=_batch_items(predictor),
+            capacity=CHUNKS_HELD * at_once,
+            observe=observe,
+        )
         self._metrics.queue_held.labels(name).set_function(lambda: batcher.held)
-        return Loaded(version, predictor, batcher)
+        return Loaded(version, predictor, batcher, at_once)
 
     def _replace(self, reference: str, loaded: Loaded | None) -> None:
         """Swap in one step, then let go of what no reference names any more."""
@@ -301,6 +314,15 @@ def _identity(version: Version) -> tuple[str, int, str]:
 def _batch_items(predictor: Predictor) -> int:
     """A CPU gains nothing beyond some tens of samples, and longer batches keep others waiting."""
     return 32 if predictor.device.type == "cpu" else 256
+
+
+def _inputs_at_once(predictor: Predictor) -> int:
+    """As many as memory is set aside for, by the size of an example's sample."""
+    example = predictor.read(Row(0, predictor.examples[0]))
+    if isinstance(example, Reject):
+        raise GroundworkError(f"its own example cannot be read: {example.reason}")
+    size = sum(array.nbytes for array in predictor.encode(example).values())
+    return max(1, min(MOST_AT_ONCE, BYTES_AT_ONCE // max(size, 1)))
 
 
 def _one_line(error: BaseException) -> str:

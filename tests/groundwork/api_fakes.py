@@ -38,6 +38,7 @@ class LengthPredictor:
 
     device = SimpleNamespace(type="cpu")
 
+    examples = ("example",)
     def __init__(self, factor: float = 1.0, *, seconds: float = 0.0, broken: bool = False) -> None:
         self.factor = factor
         self.seconds = seconds

@@ -29,7 +29,9 @@ def test_each_input_gets_its_result_in_order(tmp_path: Path) -> None:
         "run_id": "run1",
         "beats_floor": True,
         "unit": "characters",
-        "targets": [{"name": "length", "kind": "regression", "unit": "characters", "classes": []}],
+        "targets": [
+            {"name": "length", "kind": "regression", "level": "sample", "unit": "characters", "classes": []}
+        ],
     }
     results = answer["results"]
     assert [result["index"] for result in results] == list(range(8))
@@ -317,8 +319,8 @@ def test_the_documentation_page_needs_no_internet(tmp_path: Path) -> None:
             assert len(httpx.get(url + asset).content) > 1000
         schema = httpx.get(f"{url}/openapi.json").json()
     assert "HTTPValidationError" not in schema["components"]["schemas"]  # every error has one shape
-    body = schema["components"]["schemas"]["PredictRequest"]
-    assert body["examples"][0] == {"inputs": ["CCO", "c1ccccc1O"]}
+    body = schema["paths"]["/v1/models/{name}/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["examples"]["molecules"]["value"] == {"inputs": ["CCO", "c1ccccc1O"]}
     assert "multipart/form-data" in schema["paths"]["/v1/datasets/{name}"]["put"]["requestBody"]["content"]
 
 

@@ -65,9 +65,8 @@ def register(folder: Path, seed: int) -> None:
             code="c", mlflow_run="r", flow_run="f",
         ),
     )  # fmt: skip
-    predictor = Predictor.save(
-        folder, contract, TaskModel(create_encoder("molecules", "tiny"), TARGETS, linear_head=False)
-    )
+    encoder = create_encoder("molecules", "tiny", encoding)
+    predictor = Predictor.save(folder, contract, TaskModel(encoder, TARGETS, linear_head=False))
     with mlflow.start_run() as run:
         pass
     tags = {

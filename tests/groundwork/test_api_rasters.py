@@ -17,6 +17,7 @@ import groundwork.client
 import models.registry
 from domains.contract import Record, SplitSpec, Target, TaskSpec, load_domain
 from groundwork import Client, ServiceError, execution
+from groundwork.api import serving
 from models.encoder import create_encoder
 from models.predictor import Lineage, Predictor, VersionContract
 from models.tuning import TaskModel
@@ -84,6 +85,15 @@ def test_images_are_answered_with_shares_and_paths_are_read_by_the_client(
     assert "paths are not opened" in path
     assert "not an image" in number
     assert "the image" in damaged
+
+
+def test_large_samples_are_few_at_a_time(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(version)
+    assert serving._inputs_at_once(predictor) == serving.MOST_AT_ONCE
+    monkeypatch.setattr(serving, "BYTES_AT_ONCE", 3 * 32 * 32 * 4 * 5)
+    assert serving._inputs_at_once(predictor) == 5
+    monkeypatch.setattr(serving, "BYTES_AT_ONCE", 1)
+    assert serving._inputs_at_once(predictor) == 1
 
 
 def test_a_file_too_large_for_one_input_is_not_read(tmp_path: Path) -> None:
