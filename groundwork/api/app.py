@@ -239,8 +239,8 @@ def create_app(
             name,
             domain,
             settings,
-            request.headers.get("content-type", ""),
             format,
+            request.headers.get("content-type", ""),
             int(declared) if declared.isdecimal() else 0,
         )
         entry, replaced = await uploads.receive(incoming, request.stream(), datasets)
