@@ -31,6 +31,19 @@ RUN_PATIENCE = 180.0
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
+class PatientTransport(httpx.HTTPTransport):
+    """Waits out a server that is being restarted, or whose database is busy, as Prefect's own clients do."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        deadline = time.monotonic() + RUN_PATIENCE
+        while True:
+            response = super().handle_request(request)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                return response
+            response.read()
+            time.sleep(0.5)
+
+
 class Groundwork:
     """A running ``groundwork up`` on a state folder of its own."""
 
@@ -40,9 +53,8 @@ class Groundwork:
         self.launcher = launcher
         self.mlflow = MlflowClient(addresses.mlflow_url)
         self.api = Client(addresses.api_url)
-        # Waits out a server that is being restarted.
         self.prefect = httpx.Client(
-            base_url=f"{addresses.prefect_url}/api/", timeout=60, transport=httpx.HTTPTransport(retries=3)
+            base_url=f"{addresses.prefect_url}/api/", timeout=60, transport=PatientTransport(retries=3)
         )
 
     @property
