@@ -66,7 +66,7 @@ def claim(home: Home, flow_run_id: str) -> None:
     if path in _held:
         return  # tried again after a failure
     home.locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=5, thread_local=False)  # a sweep holds it for a moment
+    lock = FileLock(path, timeout=1, thread_local=False)  # a sweep holds it for a moment
     try:
         lock.acquire()
     except Timeout as error:
