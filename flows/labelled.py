@@ -125,7 +125,7 @@ def label(
     else:
         cells = [store.column(target.name) for target in task.targets]
         labels = label_matrix(task.targets, cells)
-        has_label = np.isfinite(labels).any(axis=1)
+        has_label = np.asarray(np.isfinite(labels).any(axis=1))
     usable = np.flatnonzero(has_label)
     rejects = list(store.rejects()) + _unlabelled(store, has_label, cells, task.targets)
     if len(usable) < FEWEST_ROWS:

@@ -28,9 +28,9 @@ class Entry(BaseModel):
 
     at: datetime
     action: Action
-    champion_before: int | None = Field(None, validation_alias="from", serialization_alias="from")
+    champion_before: int | None = Field(default=None, validation_alias="from", serialization_alias="from")
     """Version that was champion when it was decided; None before the first."""
-    version: int | None = Field(None, validation_alias="to", serialization_alias="to")
+    version: int | None = Field(default=None, validation_alias="to", serialization_alias="to")
     """Version that was decided on: the new champion, or the one that was refused."""
     reason: str
     metric: str = ""

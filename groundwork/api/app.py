@@ -155,10 +155,13 @@ def create_app(
         )
 
     @app.get("/v1/models/{name}", tags=["models"], responses=_errors(401, 404, 503))
-    async def show_model(name: str) -> schemas.ModelOut:
-        """One registered name with its versions."""
+    async def show_model(name: str) -> schemas.ModelDetails:
+        """One registered name with its versions, and what was decided on them."""
         [(name, found)] = await serving.catalogue(name)
-        return _model(name, found, serving)
+        history = [
+            schemas.HistoryEntry(**entry.model_dump(by_alias=False)) for entry in await serving.history(name)
+        ]
+        return schemas.ModelDetails(**_model(name, found, serving).model_dump(), history=history)
 
     @app.post(
         "/v1/models/{name}/predict",

@@ -93,6 +93,28 @@ class ModelOut(BaseModel):
     versions: list[VersionOut]
 
 
+class HistoryEntry(BaseModel):
+    """One decision on a name."""
+
+    at: datetime
+    action: str = Field(description="`first`, `promoted`, `refused`, `rolled back` or `unchanged`.")
+    version: int | None = Field(description="The version that was decided on.")
+    champion_before: int | None = Field(description="The champion when it was decided.")
+    reason: str
+    metric: str
+    values: dict[str, float] = Field(description="What was compared: challenger, champion and floor.")
+    flow_run: str
+    mlflow_run: str
+    times: int = Field(description="How often in a row, up to `last`.")
+    last: datetime | None = Field(description="The latest of those times, where there were several.")
+
+
+class ModelDetails(ModelOut):
+    """One registered name with its versions and every decision on it, both newest first."""
+
+    history: list[HistoryEntry]
+
+
 class ModelsOut(BaseModel):
     models: list[ModelOut]
 
@@ -144,6 +166,7 @@ class UploadOut(DatasetOut):
     )
     columns: list[str] = Field(description="The columns of its rows, in order.")
     digest: str = Field(description="Equal content, equal digest; runs and versions record it.")
+    remarks: list[str] = Field(description="What to know before learning from it, in whole sentences.")
     use: str = Field(description="What to write in a form.")
 
 
@@ -155,4 +178,3 @@ class Health(BaseModel):
     uptime_seconds: float
     serving: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    remarks: list[str] = Field(description="What to know before learning from it, in whole sentences.")

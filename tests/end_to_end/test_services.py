@@ -177,7 +177,7 @@ def test_a_better_version_is_served_without_a_restart(running: Groundwork, first
     version = running.mlflow.get_model_version_by_alias("logp", "champion")
     assert version.version == "2"
     assert version.tags["flow_run_id"] == second
-    assert "better than" in version.tags["promotion"]
+    assert "better by" in version.tags["promotion"]
     assert "of logp/1" in version.tags["promotion"]
     health = httpx.get(f"{running.addresses.api_url}/healthz", timeout=60).json()
     ended = pd.Timestamp(running.state(second)["timestamp"])

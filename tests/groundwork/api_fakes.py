@@ -20,6 +20,7 @@ import uvicorn
 from domains.contract import GroundworkError, Record, Reject, Row, Sample
 from groundwork.api.app import create_app
 from groundwork.api.registry import NotRegistered
+from models.history import Entry
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class LengthPredictor:
     """Predicts the length of a text, times ``factor``."""
 
     device = SimpleNamespace(type="cpu")
-
     examples = ("example",)
+
     def __init__(self, factor: float = 1.0, *, seconds: float = 0.0, broken: bool = False) -> None:
         self.factor = factor
         self.seconds = seconds
@@ -89,6 +90,10 @@ class FakeRegistry:
         if name not in self.predictors:
             raise NotRegistered(f"no model is called {name!r}; registered: {', '.join(self.names())}")
         return [self._version(name, number) for number in sorted(self.predictors[name], reverse=True)]
+
+    def history(self, name: str) -> list[Entry]:
+        first = Entry(at=datetime(2026, 1, 1, tzinfo=UTC), action="first", version=1, reason="the first")
+        return [first] if self.versions(name) else []
 
     def resolve(self, reference: str) -> FakeVersion:
         name, _, alias = reference.partition("@")

@@ -56,7 +56,10 @@ def test_models_tell_their_versions_and_what_is_loaded(tmp_path: Path) -> None:
         assert registry.loads == []  # nothing is loaded before it is asked for
         predict(url, ["a"], version=1)
         model = httpx.get(f"{url}/v1/models/length").json()
+        [decision] = model.pop("history")
         assert httpx.get(f"{url}/v1/models").json() == {"models": [model]}
+    assert (decision["action"], decision["version"], decision["reason"]) == ("first", 1, "the first")
+    assert decision["champion_before"] is None
     assert (model["name"], model["kind"], model["champion"]) == ("length", "task", 2)
     assert [(v["version"], v["aliases"], v["loaded"]) for v in model["versions"]] == [
         (2, ["champion"], False),
