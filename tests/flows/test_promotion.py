@@ -41,7 +41,8 @@ def test_a_better_one_is_promoted_with_its_figures() -> None:
     assert promoted
     assert reason == (
         f"mae {comparison.challenger:.4g} K against {comparison.champion:.4g} K of mp/3 "
-        f"on the same 200 rows: better by {comparison.gain:.3g} [{low:.3g}, {high:.3g}], probability of being better 1.00"
+        f"on the same 200 rows: better by {comparison.gain:.3g} "
+        f"[{low:.3g}, {high:.3g}], probability of being better 1.00"
     )
     assert 0 < low < comparison.gain < high
 
@@ -55,7 +56,7 @@ def test_a_worse_one_is_refused_with_its_figures() -> None:
 
 
 def test_a_luckier_one_is_refused() -> None:
-    comparison, promoted, reason = judged(answers(44, 1), answers(45, 5))
+    comparison, promoted, reason = judged(answers(45, 2), answers(45, 10))
     assert comparison.gain > 0
     assert not promoted
     assert "better by" in reason
