@@ -333,7 +333,7 @@ def test_a_foundation_is_where_tuning_starts(home: Home, tables: Path, journal: 
     assert all(mine[name].equal(tensor) for name, tensor in theirs.items())
     scratch = tune(home, journal, tables / "logp.csv", name="m", foundation="none", epochs=1)
     assert scratch.tags["foundation"] == "none"
-    with pytest.raises(GroundworkError, match="was pretrained with other encoding settings"):
+    with pytest.raises(GroundworkError, match="was made for other encoding settings"):
         tune(home, journal, tables / "logp.csv", name="m", max_atoms=99)
     with pytest.raises(GroundworkError, match=r"'m@staging' is not registered; known: m/2, m/1"):
         tune(home, journal, tables / "logp.csv", name="m", foundation="m@staging")
