@@ -19,9 +19,12 @@ from flows.journal import ConsoleJournal
 from flows.settings import FlowSettings, Kind
 from flows.sources import dataset_name
 from groundwork.client import Client
+from groundwork.database_upgrade import bring_up_to_date
+from groundwork.databases import databases
 from groundwork.packing import PACKED, pack
 from groundwork.running import running
 from groundwork.services import Addresses
+from groundwork.state_folder import exclusive
 
 UPLOAD_SECONDS = 3600.0
 """A dataset is opened before its upload is answered: thousands of images take minutes."""
@@ -32,6 +35,10 @@ def use_services(home: Home) -> Addresses | None:
     addresses = running(home)
     if addresses is not None:
         os.environ.update(addresses.environment())
+    elif any(database.state() in {"older", "newer"} for database in databases(home)):
+        # As `groundwork up` would: MLflow's client migrates by itself, and keeps no copy.
+        with exclusive(home):
+            bring_up_to_date(home, Console(stderr=True))
     from flows.tracking import connect
 
     # Migrations of a new database are of no interest on a terminal, and what fails is raised as well.

@@ -6,10 +6,13 @@ import base64
 import binascii
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from domains.contract import GroundworkError, Record, Reject, Row, Sample
@@ -203,7 +206,7 @@ def _data_uri(share: np.ndarray, bands: Sequence[BandSpec]) -> str:
     side = len(share)
     profile = {"driver": "GTiff", "count": len(bands), "height": side, "width": side, "compress": "deflate"}
     with MemoryFile() as memory:
-        with explained("the example"), memory.open(**profile, dtype="float32") as file:
+        with explained("the example"), _without_place(), memory.open(**profile, dtype="float32") as file:
             for index, band in enumerate(bands, start=1):
                 low, high = USUAL_RANGE.get(band.unit, (0.0, 1.0))
                 file.write((low + (high - low) * share).round(4).astype(np.float32), index)
@@ -213,6 +216,14 @@ def _data_uri(share: np.ndarray, bands: Sequence[BandSpec]) -> str:
                     micrometres = f"{band.wavelength / 1000:.7g}"
                     file.update_tags(index, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=micrometres)
         return "data:image/tiff;base64," + base64.b64encode(memory.read()).decode()
+
+
+@contextmanager
+def _without_place() -> Iterator[None]:
+    """An example lies nowhere, which rasterio warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 USUAL_RANGE = {

@@ -27,12 +27,14 @@ def raster_floors(task: TaskSpec) -> Sequence[Floor]:
 def pixel_features(record: Record) -> np.ndarray:
     """Values of the bands and their normalised differences at each pixel, float32 [pixels, f].
 
-    Rows of pixels without data in every band are NaN. No pixel sees another.
+    Rows of pixels without data in any band are NaN; single gaps are 0, so that floor and model answer the
+    same pixels. No pixel sees another.
     """
     pixels = record.value.pixels
     bands = pixels.reshape(len(pixels), -1)
     features = np.concatenate([bands, _differences(bands)]).T.astype(np.float32)
-    features[~np.isfinite(features).all(axis=1)] = np.nan
+    features = np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
+    features[~np.isfinite(bands).any(axis=0)] = np.nan
     return features
 
 

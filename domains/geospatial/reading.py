@@ -88,7 +88,7 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
         split=split,
         remarks=(*layout.remarks, *found.remarks, *split_remarks),
         simulated=found.is_simulated,
-        map_suffix="" if is_many or len(scenes) != 1 else ".tif",
+        map_suffix="" if is_many or len(inspected) != 1 else ".tif",
     )
 
 

@@ -23,6 +23,7 @@ from flows.home import Home
 from groundwork.database_upgrade import bring_up_to_date
 from groundwork.databases import databases, record_versions
 from groundwork.doctor import schema
+from groundwork.execution import use_services
 
 FORMER_MLFLOW = "7d34483879f0"
 """Twelve migrations before the schema of MLflow 3.17."""
@@ -78,23 +79,30 @@ def test_the_newest_revision_is_that_of_the_packages() -> None:
 
 
 @pytest.mark.slow
-def test_a_former_database_is_upgraded_with_what_is_in_it_and_kept_as_it_was(former: Home) -> None:
+def test_a_command_upgrades_a_former_database_with_what_is_in_it_and_keeps_it_as_it_was(
+    former: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow as mlflow_package
     from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_package.get_tracking_uri())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # whatever the command sets is undone afterwards
+    monkeypatch.setenv("COLUMNS", "400")
 
     _, mlflow = databases(former)
     assert mlflow.state() == "older"
     mlflow.file.chmod(0o600)
     before = mlflow.file.read_bytes()
-    output = console()
-    bring_up_to_date(former, output)
+    assert use_services(former) is None
+    output = capsys.readouterr().err
     assert mlflow.state() == "current"
     experiment = MlflowClient(former.mlflow_database).get_experiment("7")
     assert experiment.name == "of old"
 
     [kept] = mlflow.file.parent.glob("mlflow.db.*")
-    assert said(output).count("\n") == 1
-    assert f"Upgraded the MLflow database ({FORMER_MLFLOW} → {mlflow.known()[1]})" in said(output)
-    assert str(kept) in said(output)
+    assert output.count("\n") == 1
+    assert f"Upgraded the MLflow database ({FORMER_MLFLOW} → {mlflow.known()[1]})" in output
+    assert str(kept) in output
     with closing(sqlite3.connect(kept)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (FORMER_MLFLOW,)
     assert len(kept.read_bytes()) == len(before)
