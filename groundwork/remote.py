@@ -65,7 +65,8 @@ async def _follow(
             state = (await client.read_flow_run(run.id)).state
             for artifact in await _artifacts(client, run.id, "progress"):
                 detail = artifact.description or ""
-                bar.update(task, completed=float(str(artifact.data)), detail=detail)
+                # Each step counts to 100, at which the bar would take the whole run for done.
+                bar.update(task, completed=min(float(str(artifact.data)), 99.0), detail=detail)
             if state is not None and state.is_final():
                 break
             await asyncio.sleep(POLL)

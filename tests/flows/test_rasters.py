@@ -1,0 +1,305 @@
+"""Rasters through the flows: scenes and masks in, versions beside their floors, maps out."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import from_origin
+
+from domains.contract import GroundworkError, load_domain
+from flows.finetune import finetune
+from flows.home import Home
+from flows.journal import ConsoleJournal
+from flows.predict import PredictedFile, predict
+from flows.pretrain import pretrain
+from flows.retrain import retrain
+from flows.settings import settings_class
+from models import registry
+from models.registry import Version
+
+GEOSPATIAL = load_domain("geospatial")
+BANDS = ("B2", "B3", "B8A")
+TRUE_COLOUR = ("TCI_R", "TCI_G", "B8A")
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+CHIP = {"chip": 16, "patch": 8, "batch_size": 8}
+SIDE, SCENES = 32, 18
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_raster_encoders() -> Iterator[None]:
+    from models.raster_vit import RasterViT
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RasterViT.presets, "tiny", SMALL)
+        yield
+
+
+def write(path: Path, pixels: np.ndarray, names: tuple[str, ...] = (), column: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = pixels.shape
+    place = from_origin(500_000 + 20_000 * column, 5_000_000, 20, 20)
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": pixels.dtype,
+        "crs": "EPSG:32632",
+        "transform": place,
+    }
+    with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file:
+        file.write(pixels)
+        if names:
+            file.descriptions = names
+    return path
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reflectances × 10000 uint16 [3, 32, 32], and a mask of what is burnt: dark in the near infrared."""
+    random = np.random.default_rng(seed)
+    burnt = np.zeros((SIDE, SIDE), bool)
+    top, left = random.integers(0, SIDE // 2, 2)
+    burnt[top : top + 16, left : left + 16] = True
+    base = np.where(burnt, 1200, 2600) + random.normal(0, 300, (3, SIDE, SIDE))
+    return base.clip(100, 9000).astype(np.uint16), burnt.astype(np.uint8)[None]
+
+
+@pytest.fixture(scope="module")
+def scars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighteen scenes with masks, far from each other, and one in true colour."""
+    folder = tmp_path_factory.mktemp("data") / "scars"
+    for index in range(SCENES):
+        pixels, mask = scene(index)
+        write(folder / f"images/{index:02}.tif", pixels, BANDS, index)
+        write(folder / f"masks/{index:02}.tif", mask, (), index)
+    bytes_ = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE)).astype(np.float32)
+    write(folder / "images/colour.tif", bytes_, TRUE_COLOUR, 40)
+    write(folder / "masks/colour.tif", np.ones((1, SIDE, SIDE), np.uint8), (), 40)
+    return folder
+
+
+def run(kind: str, home: Home, journal: Any, **values: Any) -> Any:
+    flow = {"pretrain": pretrain, "finetune": finetune}[kind]
+    return flow(GEOSPATIAL, settings_class(kind, "geospatial")(**{**CHIP, **values}), home, journal)  # type: ignore[arg-type]
+
+
+def ask(home: Home, journal: Any, **values: Any) -> PredictedFile:
+    given = {name: str(value) for name, value in values.items()}
+    return predict(settings_class("predict", "geospatial")(**given), home, journal)
+
+
+@pytest.fixture(scope="module")
+def foundation(module_home: Home, scars: Path) -> Version:
+    made: Version = run("pretrain", module_home, ConsoleJournal(), dataset=str(scars / "images"), epochs=2)
+    return made
+
+
+@pytest.fixture(scope="module")
+def burnt(module_home: Home, scars: Path) -> Version:
+    made: Version = run(
+        "finetune",
+        module_home,
+        ConsoleJournal(),
+        dataset=str(scars),
+        name="burnt",
+        epochs=12,
+        foundation="none",
+    )
+    return made
+
+
+def data_uri(path: Path) -> str:
+    return "data:image/tiff;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def test_a_segmentation_is_registered_beside_its_floor(burnt: Version) -> None:
+    assert (burnt.tags["metric"], burnt.tags["task"], burnt.tags["foundation"]) == ("miou", "binary", "none")
+    figures = mlflow.MlflowClient().get_run(burnt.run_id).data.metrics
+    assert float(burnt.tags["value"]) == pytest.approx(figures["test_miou"], rel=1e-5)
+    assert {"test_iou_0", "test_iou_1", "floor_pixel_values___random_forest_miou"} <= set(figures)
+    assert figures["test_miou"] > 0.6  # the mask is what is dark
+
+
+def test_the_scene_in_another_unit_is_one_reject_that_names_both(burnt: Version) -> None:
+    rejects = pd.read_csv(
+        mlflow.artifacts.download_artifacts(run_id=burnt.run_id, artifact_path="rejects.csv")
+    )
+    assert len(rejects) == 1
+    reason = rejects["reason"][0]
+    assert "display bytes" in reason
+    assert "reflectance × 10000" in reason
+
+
+def test_worst_chips_are_drawn_and_figures_of_each_kept(burnt: Version) -> None:
+    page = mlflow.artifacts.load_text(f"runs:/{burnt.run_id}/worst_errors.html")
+    assert page.count("<svg") == 8  # two scenes of four chips are held out
+    path = mlflow.artifacts.download_artifacts(run_id=burnt.run_id, artifact_path="test_predictions.parquet")
+    table = pd.read_parquet(path)
+    assert len(table) == 8
+    assert {"row", "image", "accuracy", "pixel values + random forest: accuracy"} <= set(table.columns)
+
+
+def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
+    module_home: Home, burnt: Version, scars: Path, tmp_path: Path, journal: Any
+) -> None:
+    pixels, _ = scene(3)
+    whole = write(tmp_path / "scene.tif", pixels, BANDS)
+    ask(module_home, journal, model="burnt", dataset=whole, output=tmp_path / "out.parquet")
+    answered = pd.read_parquet(tmp_path / "out.parquet")
+    assert answered["status"].tolist() == ["ok"] * 4
+    assert answered["row"].astype(int).tolist() == [0, 0, 16, 16]
+    shares = answered[["mask_share_0", "mask_share_1"]].to_numpy()
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+
+    chips = [
+        data_uri(
+            write(tmp_path / f"{row}-{column}.tif", pixels[:, row : row + 16, column : column + 16], BANDS)
+        )
+        for row in (0, 16)
+        for column in (0, 16)
+    ]
+    model = mlflow.pyfunc.load_model(f"models:/burnt/{burnt.version}")
+    table = model.predict(pd.DataFrame({"image": [*chips, "data:image/tiff;base64,AAAA"]}))
+    assert table["status"].tolist() == ["ok"] * 4 + ["rejected"]
+    np.testing.assert_allclose(table["mask_share_1"][:4], shares[:, 1], rtol=1e-5)
+
+
+def test_a_map_lies_where_its_scene_does_and_says_what_chips_say(
+    module_home: Home, burnt: Version, tmp_path: Path, journal: Any
+) -> None:
+    pixels, _ = scene(4)
+    chip = write(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
+    ask(module_home, journal, model="burnt@champion", dataset=chip, output=tmp_path / "map.tif")
+    _, predictor = registry.load("burnt")
+    source = GEOSPATIAL.open(chip, predictor.spec)
+    [row] = source.stream()
+    expected = predictor.predict_pixels([predictor.encode(predictor.read(row))])[0, :, 0]  # type: ignore[arg-type]
+    with rasterio.open(tmp_path / "map.tif") as made, rasterio.open(chip) as asked:
+        assert (made.crs, made.transform, made.shape) == (asked.crs, asked.transform, asked.shape)
+        assert (made.read(1).ravel() == (expected >= 0.5)).all()
+        chances = made.read(2).ravel() / 100
+        np.testing.assert_allclose(chances, np.maximum(expected, 1 - expected), atol=0.006)
+        tags = made.tags()
+    assert (tags["model"], tags["mlflow_run"]) == ("burnt/1", burnt.run_id)
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert "map.tif: 0 " in journal.text
+
+
+def test_a_scene_in_other_units_is_refused_and_leaves_nothing(
+    module_home: Home, burnt: Version, scars: Path, tmp_path: Path, journal: Any
+) -> None:
+    with pytest.raises(GroundworkError, match=r"TCI_R, TCI_G in display bytes where .* are expected"):
+        ask(
+            module_home,
+            journal,
+            model="burnt",
+            dataset=scars / "images/colour.tif",
+            output=tmp_path / "map.tif",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foundation_lends_its_weights_and_keeps_its_statistics(
+    module_home: Home, foundation: Version, scars: Path, journal: Any
+) -> None:
+    assert (foundation.tags["kind"], foundation.tags["metric"]) == ("foundation", "heldout_loss")
+    version = run(
+        "finetune", module_home, journal, dataset=str(scars), name="probed", epochs=2, mode="probe",
+        foundation=foundation.reference,
+    )  # fmt: skip
+    assert version.tags["foundation"] == foundation.reference
+    first, second = (registry.load(reference)[1].encoder for reference in (foundation.reference, "probed"))
+    weights = {name: value for name, value in first.state_dict().items() if not name.startswith("decoder.")}
+    assert weights.keys() == second.state_dict().keys()
+    assert all((value == second.state_dict()[name]).all() for name, value in weights.items())
+
+
+def test_a_foundation_with_other_patches_is_refused(
+    module_home: Home, foundation: Version, scars: Path, journal: Any
+) -> None:
+    with pytest.raises(GroundworkError, match="patches of 8 pixels, the encoding asks for 4"):
+        run("finetune", module_home, journal, dataset=str(scars), foundation=foundation.reference, patch=4)
+
+
+@pytest.fixture(scope="module")
+def cover(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures for each of two classes, without a place."""
+    folder = tmp_path_factory.mktemp("data") / "cover"
+    random = np.random.default_rng(5)
+    for name, level in {"bright": 180, "dark": 60}.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(20):
+            image = random.normal(level, 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(image).save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_scene_classes_come_from_folders_and_no_place_is_said(
+    module_home: Home, cover: Path, tmp_path: Path, journal: Any
+) -> None:
+    values = {"dataset": str(cover), "task": "classification", "name": "cover", "foundation": "none"}
+    version = run("finetune", module_home, journal, **values, epochs=4)
+    assert "no scene of cover has a location: test chips are drawn at random" in journal.text.lower()
+    assert (version.tags["task"], version.tags["metric"]) == ("binary", "auroc")
+    assert float(version.tags["value"]) == 1.0
+    remarks = mlflow.MlflowClient().get_run(version.run_id).data.tags["remarks"]
+    assert "drawn at random" in remarks
+
+    written = ask(module_home, journal, model="cover", dataset=cover, output=tmp_path / "out.csv")
+    table = pd.read_csv(written.path)
+    right = (table["class_prediction"] > 0.5) == (table["class"] == "dark")
+    assert (written.rows, right.mean()) == (40, 1.0)
+    with pytest.raises(GroundworkError, match=r"must end in \.parquet or \.csv"):
+        ask(module_home, journal, model="cover", dataset=cover, output=tmp_path / "map.tif")
+    with pytest.raises(GroundworkError, match="no scene has a location"):
+        run("finetune", module_home, journal, **values, split="blocks")
+
+
+def test_a_quantity_for_each_pixel_is_a_regression(
+    module_home: Home, scars: Path, tmp_path: Path, journal: Any
+) -> None:
+    for index in range(12):
+        pixels, _ = scene(index)
+        write(tmp_path / f"set/images/{index}.tif", pixels, BANDS, index)
+        height = pixels[:1].astype(np.float32) / 100
+        height[0, :2] = -9999
+        height[height == -9999] = np.nan
+        write(tmp_path / f"set/masks/{index}.tif", height, (), index)
+    version = run(
+        "finetune", module_home, journal, dataset=str(tmp_path / "set"), name="height", unit="m", epochs=2,
+        foundation="none",
+    )  # fmt: skip
+    assert (version.tags["metric"], version.tags["unit"]) == ("mae", "m")
+    ask(
+        module_home,
+        journal,
+        model="height",
+        dataset=tmp_path / "set/images/0.tif",
+        output=tmp_path / "map.tif",
+    )
+    with rasterio.open(tmp_path / "map.tif") as made:
+        assert (made.count, made.dtypes[0], made.units[0]) == (1, "float32", "m")
+        assert 5 < np.nanmean(made.read(1)) < 40
+
+
+def test_rasters_are_retrained_when_scenes_come_in(
+    module_home: Home, burnt: Version, scars: Path, journal: Any
+) -> None:
+    settings = settings_class("retrain", "geospatial")(model=["burnt"])
+    [outcome] = retrain(GEOSPATIAL, settings, module_home, journal)
+    assert outcome.outcome == "unchanged"
+    pixels, mask = scene(99)
+    write(scars / "images/new.tif", pixels, BANDS, 60)
+    write(scars / "masks/new.tif", mask, (), 60)
+    # A form could not reach the folder; this journal speaks for the user's own shell.
+    [outcome] = retrain(GEOSPATIAL, settings, module_home, journal)
+    assert outcome.outcome in {"promoted", "refused"}
+    assert outcome.version == "burnt/2"
+    assert "data changed since burnt/1" in outcome.reason
+    assert registry.resolve("burnt/2").tags["warm_start"] == "burnt/1"
