@@ -63,7 +63,7 @@ class PixelHead(nn.Module):
     two projections.
     """
 
-    WIDTH = 64
+    WIDTH = 32
 
     def __init__(self, tokens: int, pixels: int, outputs: int, dropout: float, linear: bool) -> None:
         super().__init__()
