@@ -84,7 +84,17 @@ class Groundwork:
         found = self.prefect.get(f"deployments/name/{deployment}/{deployment}")
         found.raise_for_status()
         path = f"deployments/{found.json()['id']}/create_flow_run"
-        return self.prefect.post(path, json={"parameters": parameters})
+        return self.tell(path, {"parameters": parameters})
+
+    def tell(self, path: str, told: Any) -> httpx.Response:
+        """Post to Prefect; again while its SQLite is busy (503), as Prefect's own clients do."""
+
+        def answer() -> httpx.Response | None:
+            given = self.prefect.post(path, json=told)
+            return None if given.status_code == httpx.codes.SERVICE_UNAVAILABLE else given
+
+        given: httpx.Response = eventually(answer)
+        return given
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Start a run; returns its id."""
@@ -108,7 +118,7 @@ class Groundwork:
     def cancel(self, flow_run: str) -> None:
         """What the button in the Prefect UI does."""
         state = {"type": "CANCELLING", "name": "Cancelling"}
-        answer = self.prefect.post(f"flow_runs/{flow_run}/set_state", json={"state": state})
+        answer = self.tell(f"flow_runs/{flow_run}/set_state", {"state": state})
         assert answer.json()["status"] == "ACCEPT", answer.text
 
     def artifacts(self, flow_run: str) -> dict[str, dict[str, Any]]:

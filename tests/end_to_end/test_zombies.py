@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import mlflow
 import pytest
 from filelock import FileLock, Timeout
@@ -43,16 +41,9 @@ def speaking_to_the_servers(running: Groundwork, monkeypatch: pytest.MonkeyPatch
 
 
 def post(running: Groundwork, path: str, told: Any) -> Any:
-    """Tell Prefect something; its database may be busy with what else it hears."""
-    answers: list[httpx.Response] = []
-
-    def taken() -> bool:
-        answers.append(running.prefect.post(path, json=told))
-        return answers[-1].status_code != 503
-
-    eventually(taken)
-    text = answers[-1].raise_for_status().text
-    return json.loads(text) if text else None
+    """What Prefect answers."""
+    answer = running.tell(path, told).raise_for_status()
+    return answer.json() if answer.content else None
 
 
 def begun(running: Groundwork, state: str = "RUNNING", flow: str = FLOW) -> str:
