@@ -91,8 +91,11 @@ def _deal(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str], known:
     _refuse_empty(side, spec, len(names))
     held = sorted({(identity, SIDES[where]) for identity, where in zip(identities, side, strict=True)})
     seed = None if is_ordered else spec.seed
+    train, val, test = (np.flatnonzero(side == where) for where in range(len(SIDES)))
     return Split(
-        *(np.flatnonzero(side == where) for where in range(len(SIDES))),
+        train,
+        val,
+        test,
         id=digest_of([spec.method, seed, spec.fractions, held]),
         groups=np.asarray(groups),
     )

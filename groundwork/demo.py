@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # importing it imports torch, which a demo that cannot start 
 START_PATIENCE = 180.0
 STOP_PATIENCE = 60.0
 
+
 def demo(home: Home, console: Console) -> Path:
     """Pretrain, fine-tune, register and ask, by the deployments of a running Groundwork.
 
