@@ -155,7 +155,7 @@ def test_no_address_leads_back(moved: Moved) -> None:
             for row in connection.execute(f'SELECT * FROM "{table}"')  # noqa: S608
             if any(isinstance(value, str) and former in value for value in row)
         }
-    assert naming <= {"params", "tags"}
+    assert naming <= {"params", "tags", "logged_model_params"}
 
 
 def test_an_interrupted_run_goes_on_there(moved: Moved) -> None:
