@@ -35,8 +35,9 @@ class TrainingSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1, le=10_000, description="Passes over the training rows")] = 10
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
     learning_rate: Annotated[
-        float, Field(gt=0, le=1, description="Peak learning rate of AdamW (per step)")
-    ] = 5e-4
+        float,
+        Field(ge=0, le=1, description="Peak learning rate of AdamW (per step); 0 = what suits what learns"),
+    ] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay of AdamW")] = 0.01
     seed: Annotated[
         int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, masks and random splits")
@@ -227,6 +228,8 @@ def train(
     undisturbed run. Raises Interrupted after SIGTERM or SIGINT once a checkpoint is written, and
     GroundworkError for a checkpoint that cannot be read or a loss that is not a number.
     """
+    if not settings.learning_rate:
+        raise ValueError("whoever knows what learns chooses its learning rate")
     steps_per_epoch = -(-len(training) // settings.batch_size)
     bf16 = settings.precision == "bf16" or (
         settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
