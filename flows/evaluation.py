@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pandas as pd
 
-from domains.contract import Floor, GroundworkError, Reject, Row, Sample, Source, Target
+from domains.contract import Floor, GroundworkError, Record, Reject, Row, Sample, Source, Target
 from flows.labelled import LabelledData, read_again
 from models.baselines import FloorResult, fit_floor, fit_pixel_floor
 from models.metrics import better, primary_metric
@@ -18,6 +18,8 @@ from models.results import PixelResults, Results, SampleResults, pixel_sums
 from models.targets import is_pixel_task
 
 ROWS_AT_ONCE = 256
+
+Features = Callable[[Record], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def evaluate(source: Source, data: LabelledData, predictor: Predictor, seed: int
     """Score a saved version on the raw test rows, exactly as it will be served, beside its floors."""
     targets = data.task.targets
     results = answer_test_rows(source, data, predictor)
-    fit = _fit_pixel_floor if is_pixel_task(targets) else _fit_floor
-    floors = [fit(floor, predictor, source, data, seed) for floor in predictor.domain.floors(data.task)]
+    fit = _pixel_floors if is_pixel_task(targets) else _sample_floors
+    floors = fit(predictor.domain.floors(data.task), predictor, source, data, seed)
     return Evaluation(_deciding_metric(targets, results.metrics()), results, floors)
 
 
@@ -119,34 +121,50 @@ def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _fit_floor(
-    floor: Floor, predictor: Predictor, source: Source, data: LabelledData, seed: int
-) -> FloorResult:
-    records = read_again(predictor.domain, source, predictor.spec, data.store.rows)
-    features = np.stack([floor.features(record) for record in records])
-    return fit_floor(
-        floor.name,
-        floor.estimator,
-        data.task.targets,
-        features,
-        data.labels,
-        data.split.train,
-        data.split.test,
-        seed,
-    )
+def _sample_floors(
+    floors: Sequence[Floor], predictor: Predictor, source: Source, data: LabelledData, seed: int
+) -> list[FloorResult]:
+    columns: dict[Features, list[np.ndarray]] = {floor.features: [] for floor in floors}
+    for record in read_again(predictor.domain, source, predictor.spec, data.store.rows):
+        for features, rows in columns.items():  # two floors may look at the same features
+            rows.append(features(record))
+    matrices = {features: np.stack(rows) for features, rows in columns.items()}
+    sides, targets = data.split, data.task.targets
+    return [
+        fit_floor(
+            floor.name,
+            floor.estimator,
+            targets,
+            matrices[floor.features],
+            data.labels,
+            sides.train,
+            sides.test,
+            seed,
+        )
+        for floor in floors
+    ]
 
 
-def _fit_pixel_floor(
-    floor: Floor, predictor: Predictor, source: Source, data: LabelledData, seed: int
-) -> FloorResult:
-    def pairs(side: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pixel_floors(
+    floors: Sequence[Floor], predictor: Predictor, source: Source, data: LabelledData, seed: int
+) -> list[FloorResult]:
+    def pairs(features: Features, side: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         records = read_again(predictor.domain, source, predictor.spec, data.store.rows[side])
-        return zip(map(floor.features, records), data.pixel_labels(side), strict=True)
+        return zip(map(features, records), data.pixel_labels(side), strict=True)
 
-    sides = data.split
-    target = data.task.targets[0]
-    train, test = pairs(sides.train), pairs(sides.test)
-    return fit_pixel_floor(floor.name, floor.estimator, target, train, len(sides.train), test, seed)
+    sides, [target] = data.split, data.task.targets
+    return [
+        fit_pixel_floor(
+            floor.name,
+            floor.estimator,
+            target,
+            pairs(floor.features, sides.train),
+            len(sides.train),
+            pairs(floor.features, sides.test),
+            seed,
+        )
+        for floor in floors
+    ]
 
 
 def _deciding_metric(targets: Sequence[Target], metrics: Mapping[str, float]) -> str:
