@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from groundwork.services import Addresses
 START_PATIENCE = 180.0
 """Seconds. Servers take 15 to 30 on two idle cores; tests may share them with anything."""
 RUN_PATIENCE = 180.0
+LONGEST_DEATH = 180.0
+"""Seconds after which nothing may show a killed run as running, nor its training slot as taken."""
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -136,6 +139,13 @@ class Groundwork:
         wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC"}
         return "\n".join(it["message"] for it in self.prefect.post("logs/filter", json=wanted).json())
 
+    def percent(self, flow_run: str) -> float:
+        """How much of its training a run has done."""
+        progress = self.artifacts(flow_run).get("progress")
+        # Encoding shows its progress first, and the steps of training are told apart by their words.
+        training = progress is not None and str(progress["description"]).startswith("step")
+        return float(progress["data"]) if progress is not None and training else 0.0
+
     def mlflow_run(self, flow_run: str) -> Run:
         """The MLflow run that a flow run wrote."""
         experiments = [it.experiment_id for it in self.mlflow.search_experiments()]
@@ -167,6 +177,17 @@ class Groundwork:
                 environment = process.environ()
                 if MARKER in environment and environment.get("GROUNDWORK_HOME") == str(self.home.root):
                     yield process
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A run that was killed together with its runner, and when (monotonic clock)."""
+
+    flow_run: str
+    at: float
+
+    def since(self) -> float:
+        return time.monotonic() - self.at
 
 
 @contextlib.contextmanager
