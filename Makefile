@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
+# Two processes: one has the end-to-end tests, the other all that remains (see tests/conftest.py).
+PARALLEL ?= --numprocesses=2 --no-loadscope-reorder
 
 .PHONY: demo test lint up clean
 
@@ -11,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/groundwork demo
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
