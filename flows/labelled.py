@@ -57,6 +57,10 @@ def choose_targets(source: Source, settings: TaskSettings) -> tuple[str, ...]:
     others = [column for column in source.columns if column != source.input_column]
     names = tuple(settings.target) or source.targets or (tuple(others) if len(others) == 1 else ())
     listed = ", ".join(others[:20]) or "none"
+    if settings.task == "segmentation" and not source.pixel_targets:
+        raise GroundworkError(
+            f"{source.name} has no label rasters to segment by: put them in a folder masks/ beside images/"
+        )
     if not names:
         raise GroundworkError(
             f"say which column to predict with --target; columns of {source.name}: {listed}"
@@ -69,9 +73,7 @@ def choose_targets(source: Source, settings: TaskSettings) -> tuple[str, ...]:
     if len(names) > 1 and set(names) & set(source.pixel_targets):
         raise GroundworkError("a target with a value for each pixel is learnt by itself: name one target")
     if settings.task == "segmentation" and not set(names) <= set(source.pixel_targets):
-        raise GroundworkError(
-            f"{source.name} has no label rasters to segment by: put them in a folder masks/ beside images/"
-        )
+        raise GroundworkError(f"{names[0]!r} has no value for each pixel: name {source.pixel_targets[0]!r}")
     return names
 
 

@@ -53,8 +53,6 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
     version, predictor = journal.step("load", lambda: load(asked.model))
     data = settings.part(DataSettings)
     source = open_source(predictor.domain, data, predictor.spec, home, trusted=journal.trusted)
-    for remark in source.remarks:
-        journal.say(remark)
     # A scene is answered with a map where the version answers pixels, and chip by chip where not.
     suffix = source.map_suffix if predictor.pixel_target is not None else ""
     path = _output_path(asked.output, source, version, home, suffix, trusted=journal.trusted)
@@ -115,7 +113,8 @@ def _output_path(
             raise GroundworkError(f"output {output!r} lies outside of {home.outputs}: give a plain file name")
     suffixes = (*TABLES, map_suffix) if map_suffix else TABLES
     if path.suffix not in suffixes:
-        raise GroundworkError(f"output {path.name!r} must end in {' or '.join(suffixes)}")
+        no_map = "" if map_suffix else f": {version.reference} draws no map of it"
+        raise GroundworkError(f"output {path.name!r} must end in {' or '.join(suffixes)}{no_map}")
     if not path.parent.is_dir():
         raise GroundworkError(f"the folder {path.parent} of the output does not exist: make it first")
     return path

@@ -159,6 +159,9 @@ def _validated(model: type[FlowSettings], values: dict[str, Any]) -> FlowSetting
             known = ", ".join(model.model_fields)
             raise GroundworkError(f"there is no setting {name!r}; settings: {known}") from error
         shown = str(problem.get("input"))[:60]
+        field = model.model_fields.get(name)
+        if problem["type"] == "string_pattern_mismatch" and field is not None:
+            raise GroundworkError(f"--{name.replace('_', '-')}: {field.description}; not {shown}") from error
         raise GroundworkError(
             f"--{name.replace('_', '-')}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {shown}"
         ) from error
