@@ -96,7 +96,7 @@ def encode_chunk(smiles: list[str]) -> list[Sample]:
 
 def time_collating(smiles: list[str]) -> dict[str, Any]:
     """Samples joined into batches of 64, per second."""
-    encoder, samples = create_encoder("molecules", "tiny"), encode_all(smiles[:4096])
+    encoder, samples = create_encoder("molecules", "tiny", SPEC), encode_all(smiles[:4096])
     rates = []
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]

@@ -72,7 +72,7 @@ def time_training(
     """
     torch.manual_seed(seed)
     samples = encode_all(smiles, describe=True)
-    encoder = create_encoder("molecules", size)
+    encoder = create_encoder("molecules", size, SPEC)
     model = PretrainingModel(encoder, MOLECULES.pretraining_targets(SPEC), mask_ratio=0.4)
     model.fit_scaling(samples)
     flops = 3 * forward_flops(model, samples[:256]) / 256

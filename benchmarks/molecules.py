@@ -14,7 +14,7 @@ SPEC = MOLECULES.encoding()
 
 def open_molecules(path: str | None) -> Source:
     """The rows of a file, or of the embedded corpus."""
-    return MOLECULES.open(Path(path), SPEC) if path else MOLECULES.embedded()[MOLECULES.corpus]()
+    return MOLECULES.open(Path(path), SPEC) if path else MOLECULES.embedded()[MOLECULES.corpus](SPEC)
 
 
 def sample_smiles(source: Source, limit: int, seed: int) -> tuple[list[str], str]:

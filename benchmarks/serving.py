@@ -30,6 +30,7 @@ from benchmarks.molecules import SPEC, open_molecules, sample_smiles
 from domains.contract import SplitSpec, Target, TaskSpec
 from groundwork.api.app import create_app
 from models.encoder import create_encoder
+from models.history import Entry
 from models.predictor import Lineage, Predictor, VersionContract
 from models.registry import Version
 from models.tuning import TaskModel
@@ -57,6 +58,9 @@ class OneVersion:
 
     def versions(self, name: str) -> list[Version]:
         return [self.version]
+
+    def history(self, name: str) -> list[Entry]:
+        return []
 
     def resolve(self, reference: str) -> Version:
         return self.version
@@ -157,7 +161,8 @@ def save_version(folder: Path, size: str, seed: int) -> None:
         split_id="none",
         lineage=lineage,
     )
-    Predictor.save(folder, contract, TaskModel(create_encoder("molecules", size), TARGETS, linear_head=False))
+    encoder = create_encoder("molecules", size, SPEC)
+    Predictor.save(folder, contract, TaskModel(encoder, TARGETS, linear_head=False))
 
 
 def serve(kind: str, folder: Path, port: int, threads: int) -> None:

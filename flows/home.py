@@ -82,6 +82,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def cache(self) -> Path:
+        """What domains make once and can make again, such as simulated scenes."""
+        return self.root / "cache"
+
+    @property
     def locks(self) -> Path:
         """One file per flow run under way, locked by its process for as long as that lives."""
         return self.root / "locks"
@@ -166,5 +171,6 @@ class Home:
             **SAFE_PATH,
             **LIVENESS,
             "GROUNDWORK_HOME": str(self.root),
+            "GROUNDWORK_CACHE": str(self.cache),
             "PREFECT_HOME": str(self.prefect),
         }

@@ -44,7 +44,10 @@ COMPRESSION = 1  # zlib's quickest; weights hardly become smaller with any
 CHECKPOINT_DONE = "trainer_state.json"
 """The trainer writes it last: a checkpoint without it is still being written, or being deleted."""
 
-REMADE = {"stores", "logs", "locks", "groundwork.lock", "services.json", "services.json.new", "runner.json"}
+REMADE = {
+    *("stores", "cache", "logs", "locks"),
+    *("groundwork.lock", "services.json", "services.json.new", "runner.json"),
+}
 """In the state folder itself."""
 REMADE_SUFFIXES = (".lock", ".upgrading")
 REMADE_FILES = {"lock", "memo_store.toml"}

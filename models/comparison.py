@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.metrics import HIGHER_IS_BETTER
-from models.results import PixelResults, Results, SampleResults
+from models.results import PixelResults, Results, SampleResults, class_ious
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -174,12 +174,11 @@ def _pixel_figure(metric: str, results: PixelResults, counts: np.ndarray) -> np.
     total = (counts @ sums.reshape(len(sums), -1)).reshape(len(counts), *sums.shape[1:])
     if metric == "mae":
         return _ratio(total[:, 1], total[:, 0])
-    hits = np.einsum("dcc->dc", total)
     if metric == "accuracy":
-        return _ratio(hits.sum(1), total.sum((1, 2)))
-    union = total.sum(1) + total.sum(2) - hits
-    return _ratio(_ratio(hits, union, empty=0.0).sum(1), (union > 0).sum(1))
+        return _ratio(np.einsum("dcc->d", total), total.sum((1, 2)))
+    ious = class_ious(total)
+    return _ratio(np.nan_to_num(ious).sum(1), np.isfinite(ious).sum(1))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), empty), where=whole > 0)
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)

@@ -90,10 +90,13 @@ def pixel_classes(target: Target, predicted: np.ndarray) -> np.ndarray:
 
 
 def class_ious(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, float64 [classes]; NaN for one in neither truth nor answer."""
-    hits = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    """Intersection over union of each class, [..., classes, classes] -> float64 [..., classes].
+
+    NaN for a class in neither truth nor answer.
+    """
+    hits = np.einsum("...cc->...c", confusion).astype(np.float64)
+    union = confusion.sum(-2) + confusion.sum(-1) - hits
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
 
 
 def _classes(target: Target, confusion: np.ndarray) -> dict[str, float]:

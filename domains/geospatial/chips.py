@@ -68,6 +68,7 @@ def references(scene: Scene, chip: int) -> Iterator[ChipReference]:
 
 
 def count_chips(scene: Scene, chip: int) -> int:
+    """How many chips of ``chip`` pixels on a side ``references`` gives."""
     return -(-scene.height // chip) * -(-scene.width // chip)
 
 
