@@ -32,6 +32,7 @@ STRUCTURE_FORMATS = {
 """Suffixes of files of structures with their media types."""
 FIRST = 1000
 """SDF records whose properties become the columns."""
+_alone = Lock()
 
 
 class MoleculeEncoding(EncodingSpec):
@@ -176,8 +177,9 @@ def read(row: Row, spec: MoleculeEncoding) -> Record | Reject:
         return Reject(row.index, f"not text but {type(value).__name__}", str(value))
     is_block = "\n" in value.strip("\r\n")
     text = value if is_block else value.strip()
-    # BlockLogs: RDKit writes its complaints to the standard error of the whole process.
-    with rdBase.BlockLogs():
+    # RDKit writes its complaints to the standard error of the whole process, hence BlockLogs; its error log is
+    # one for the process too, so that a thread that listens to it for a reason must be the only one to fail.
+    with _alone, rdBase.BlockLogs():
         try:
             found = _read_block(text, spec) if is_block else _read_smiles(text, spec)
             if isinstance(found, str):
@@ -248,12 +250,8 @@ def _unfit(molecule: Chem.Mol, spec: MoleculeEncoding) -> str:
 
 # ----------------------------------------------------------------------------------------------- reasons
 
-_capture = Lock()
-"""RDKit's error log is one for the process: one failure at a time may listen to it."""
-
-
 def _why(parse_unsanitised: Callable[[], Chem.Mol | None], kind: str) -> str:
-    with _capture, rdBase.CaptureErrorLog() as log:
+    with rdBase.CaptureErrorLog() as log:
         unsanitised = parse_unsanitised()
         if unsanitised is None:
             return f"not a valid {kind}: {_syntax(log.messages)}"
@@ -264,8 +262,6 @@ def _why(parse_unsanitised: Callable[[], Chem.Mol | None], kind: str) -> str:
 
 def _syntax(log: str) -> str:
     """RDKit's first complaint, without its time, its repetition of the text and its drawing."""
-    if log.count("for input:") > 1:  # another thread's molecule failed while we listened
-        return "syntax error"
     lines = [re.sub(r"^\[[\d:]+\] (SMILES Parse Error: )?", "", line) for line in log.splitlines()]
     reason = re.sub(r" (while parsing:|for input:) .*", "", lines[0]) if lines else "syntax error"
     place = re.search(r"around position (\d+)", log)
