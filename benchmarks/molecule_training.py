@@ -21,6 +21,7 @@ from domains.contract import Sample
 from domains.molecules import MOLECULES
 from models.encoder import Batch, create_encoder, parameter_count
 from models.pretraining import PretrainingModel
+from models.settings import Size
 
 BATCH = 64
 GEMM = 1024
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def time_training(
-    smiles: list[str], size: str, seed: int, precision: str, device: torch.device
+    smiles: list[str], size: Size, seed: int, precision: str, device: torch.device
 ) -> dict[str, Any]:
     """Each step is followed by one product that tells the machine's limit just then.
 

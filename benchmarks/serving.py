@@ -33,6 +33,7 @@ from models.encoder import create_encoder
 from models.history import Entry
 from models.predictor import Lineage, Predictor, VersionContract
 from models.registry import Version
+from models.settings import Size
 from models.tuning import TaskModel
 
 NAME = "benchmark"
@@ -104,7 +105,7 @@ def main() -> None:
 
 
 def compare(
-    smiles: list[str], size: str, seed: int, rounds: int, seconds: float, threads: int
+    smiles: list[str], size: Size, seed: int, rounds: int, seconds: float, threads: int
 ) -> dict[str, Any]:
     """Requests per second and median latency of both servers; medians over rounds."""
     with TemporaryDirectory() as folder:
@@ -145,7 +146,7 @@ def compare(
     return described
 
 
-def save_version(folder: Path, size: str, seed: int) -> None:
+def save_version(folder: Path, size: Size, seed: int) -> None:
     """A version with random weights: speed does not depend on what was learnt."""
     torch.manual_seed(seed)
     lineage = Lineage(

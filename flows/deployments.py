@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -26,17 +26,19 @@ from prefect.states import Cancelled, State
 from rich.console import Console
 
 from domains.contract import GroundworkError, domain_names, load_domain
-from flows.finetune import finetune
+from flows.dispatch import run
 from flows.heartbeats import watch
 from flows.home import Home
 from flows.journal import TRAINING_SLOT, PrefectJournal
-from flows.predict import predict
-from flows.pretrain import pretrain
-from flows.retrain import retrain
 from flows.schedules import keep_what_users_set, schedule_of
 from flows.settings import KINDS, Kind, settings_class, signature
 from flows.zombies import Zombies, claim
-from models.training import Interrupted
+from models.progress import Interrupted
+
+if TYPE_CHECKING:
+    from flows.predict import PredictedFile
+    from flows.retrain import Outcome
+    from models.registry import Version
 
 RUNS_AT_ONCE = 4
 POLL = 2.0
@@ -61,19 +63,7 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
         claim(home, journal.flow_run_id)
         _outlive_the_runner()
         try:
-            if kind == "predict":
-                written = predict(settings, home, journal)
-                journal.table(
-                    f"predictions-{written.version.name}",
-                    f"Predictions of {written.version.reference}",
-                    [written.described()],
-                )
-                return written.described()
-            if kind == "retrain":
-                return {"models": [vars(outcome) for outcome in retrain(domain, settings, home, journal)]}
-            train = pretrain if kind == "pretrain" else finetune
-            version = train(domain, settings, home, journal)
-            return {"name": version.name, "version": version.version, "aliases": list(version.aliases)}
+            return _described(run(kind, domain, settings, home, journal), journal)
         except Interrupted as stopped:
             # The checkpoint is written. Training handles signals itself, so Prefect could not tell this
             # process why it sent one, and would take the run for crashed: ask the server.
@@ -98,6 +88,19 @@ def __getattr__(name: str) -> Flow[..., dict[str, Any]]:
     if kind in KINDS and domain_name in domain_names():
         return build_flow(kind, domain_name)
     raise AttributeError(name)
+
+
+def _described(made: Version | PredictedFile | list[Outcome], journal: PrefectJournal) -> dict[str, Any]:
+    """What a flow made, as Prefect keeps it."""
+    from models.registry import Version  # the flow has imported it by now; the runner does without
+
+    if isinstance(made, list):
+        return {"models": [vars(outcome) for outcome in made]}
+    if not isinstance(made, Version):
+        name, reference = made.version.name, made.version.reference
+        journal.table(f"predictions-{name}", f"Predictions of {reference}", [made.described()])
+        return made.described()
+    return {"name": made.name, "version": made.version, "aliases": list(made.aliases)}
 
 
 def _is_cancelling(flow_run_id: str) -> bool:

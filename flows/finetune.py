@@ -11,43 +11,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from domains.contract import Domain, GroundworkError, SplitSpec
+from domains.contract import GroundworkError, SplitSpec
 from domains.shards import label_array
 from domains.splits import CannotExtend
 from flows import heldout, recipes
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import promotion_figure, result_figure, worst_errors_page
-from flows.home import Home
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
-from flows.journal import Journal
 from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
-from flows.settings import FlowSettings, PromotionSettings, TaskSettings, foundation_name
+from flows.settings import PromotionSettings, TaskSettings, foundation_name
 from flows.warm_start import WarmStart
 from models.encoder import Encoder, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version, champion, load
+from models.settings import SizeSettings, TrainingSettings, TuningSettings
 from models.targets import pixel_labels
-from models.training import TrainingResult, TrainingSettings, train
-from models.tuning import LEARNING_RATES, TaskModel, TuningSettings, merge, prepare
+from models.training import TrainingResult, train
+from models.tuning import LEARNING_RATES, TaskModel, merge, prepare
 
 PROMOTION_FIGURE = "promotion.png"
 
 
-def finetune(domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Version:
+def finetune(job: Job, after: WarmStart | None = None) -> Version:
     """Encode, train, evaluate beside the floors, register; returns the new version.
 
-    Raises GroundworkError for rows, targets or a foundation that cannot be used.
-    """
-    return tune(Job.prepare("finetune", domain, settings, home, journal))
-
-
-def tune(job: Job, after: WarmStart | None = None) -> Version:
-    """Do a fine-tuning, from the weights and on the split of ``after`` where there is one.
-
-    Raises GroundworkError as ``finetune``.
+    Begins with the weights and on the split of ``after`` where there is one. Raises GroundworkError for rows,
+    targets or a foundation that cannot be used.
     """
     settings, journal = job.settings, job.journal
     targets = choose_targets(job.source, settings.part(TaskSettings))
@@ -148,7 +140,7 @@ def _foundation(job: Job, wanted: str) -> tuple[Encoder, str]:
         wanted = holder.reference if holder is not None else "none"
     if wanted == "none":
         torch.manual_seed(settings.part(TrainingSettings).seed)
-        return create_encoder(domain.name, str(settings.model_dump()["size"]), job.spec), "none"
+        return create_encoder(domain.name, settings.part(SizeSettings).size, job.spec), "none"
     version, predictor = load(wanted)
     if predictor.contract.domain != domain.name:
         raise GroundworkError(

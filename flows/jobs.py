@@ -15,7 +15,7 @@ from flows.runs import RunFolder, run_folder
 from flows.settings import DataSettings, FlowSettings, Kind
 from flows.sources import dataset_name, open_source
 from flows.tracking import TrackedRun, connect, tracked_run
-from models.training import Progress
+from models.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,20 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from domains.contract import Domain, GroundworkError, Sample, SplitSpec
+from domains.contract import GroundworkError, Sample, SplitSpec
 from domains.splits import Split, split
 from domains.store import Store
-from flows.home import Home
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
-from flows.journal import Journal
 from flows.promotion import decide_foundation
 from flows.registration import lineage, register_version
-from flows.settings import FlowSettings, LimitSettings
+from flows.settings import LimitSettings
 from models.encoder import Batch, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
-from models.pretraining import PretrainingModel, PretrainingSettings
+from models.pretraining import PretrainingModel
 from models.registry import FOLDER, Version
-from models.training import TrainingResult, TrainingSettings, train
+from models.settings import PretrainingSettings, SizeSettings, TrainingSettings
+from models.training import TrainingResult, train
 
 LEARNING_RATE = 1e-3
 HELD_OUT = 0.02
@@ -32,9 +31,9 @@ MOST_HELD_OUT = 2048
 FEWEST_RECORDS = 64
 
 
-def pretrain(domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Version:
+def pretrain(job: Job) -> Version:
     """Encode, train, register; returns the new version. Raises GroundworkError for unusable input."""
-    job = Job.prepare("pretrain", domain, settings, home, journal)
+    domain, settings, home, journal = job.domain, job.settings, job.home, job.journal
     training = settings.part(TrainingSettings)
     training = training.model_copy(update={"learning_rate": training.learning_rate or LEARNING_RATE})
     with training_run(job) as run:
@@ -135,7 +134,7 @@ def _draw(store: Store, limit: LimitSettings, seed: int) -> tuple[Store, Split]:
 def _model(job: Job, store: Store, sides: Split) -> PretrainingModel:
     settings = job.settings
     torch.manual_seed(settings.part(TrainingSettings).seed)
-    encoder = create_encoder(job.domain.name, str(settings.model_dump()["size"]), job.spec)
+    encoder = create_encoder(job.domain.name, job.settings.part(SizeSettings).size, job.spec)
     encoder.fit_input(job.spec, store.subset(sides.train))
     targets = job.domain.pretraining_targets(job.spec)
     model = PretrainingModel(encoder, targets, settings.part(PretrainingSettings).mask_ratio)

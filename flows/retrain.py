@@ -8,7 +8,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from domains.contract import Domain, GroundworkError
-from flows.finetune import tune
+from flows.finetune import finetune
 from flows.home import Home
 from flows.jobs import Job
 from flows.journal import Journal
@@ -85,7 +85,7 @@ def _retrain(name: str, domain: Domain, confidence: float, home: Home, journal: 
         note_unchanged(holder, why, journal.flow_run_id)
         return Outcome(name, "unchanged", holder.reference, why)
     try:
-        version = tune(job, after=WarmStart.load(holder))
+        version = finetune(job, after=WarmStart.load(holder))
     except GroundworkError as error:
         journal.say(f"retraining {name} failed: {error}")
         return Outcome(name, "failed", holder.reference, str(error))

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from domains.contract import GroundworkError
 from flows.home import Home
 from flows.settings import FlowSettings
-from models.training import last_checkpoint
+from models.checkpoints import last_checkpoint
 
 
 class RunFolder:

@@ -22,8 +22,8 @@ from domains.contract import (
     TaskName,
     digest_of,
     load_domain,
-    load_encoder_class,
 )
+from models.settings import PretrainingSettings, SizeSettings, TrainingSettings, TuningSettings
 
 Kind = Literal["pretrain", "finetune", "retrain", "predict"]
 KINDS: tuple[Kind, ...] = ("pretrain", "finetune", "retrain", "predict")
@@ -258,17 +258,11 @@ def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
         return [PredictionSettings, DataSettings]
     if kind == "retrain":
         return [RetrainSettings, PromotionSettings]
-    # Imported here: these pull in torch, which takes seconds that asking for help need not wait for.
-    from models.pretraining import PretrainingSettings
-    from models.training import TrainingSettings
-    from models.tuning import TuningSettings
-
-    size = _size_settings(domain)
     if kind == "pretrain":
         return [
             DataSettings,
             _name_settings(foundation_name(domain.name)),
-            size,
+            SizeSettings,
             LimitSettings,
             PretrainingSettings,
             TrainingSettings,
@@ -282,7 +276,7 @@ def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
         TuningSettings,
         TrainingSettings,
         _split_settings(domain),
-        size,
+        SizeSettings,
         domain.encoding,
         PromotionSettings,
         ResumeSettings,
@@ -299,25 +293,13 @@ def _name_settings(default: str) -> type[BaseModel]:
     )
 
 
-def _size_settings(domain: Domain) -> type[BaseModel]:
-    presets = tuple(load_encoder_class(domain.name).presets)
-    described = "Size of a fresh encoder (a foundation brings its own)"
-    return _choice_settings("SizeSettings", "size", presets, described)
-
-
 def _split_settings(domain: Domain) -> type[BaseModel]:
     described = (
         "How test rows are held out: by group, so that no group is on both sides (80/10/10); "
         f"auto = {domain.split_methods[0]} where the data allow it"
     )
-    return _choice_settings("SplitSettings", "split", ("auto", *domain.split_methods), described)
-
-
-def _choice_settings(kind: str, name: str, choices: tuple[str, ...], description: str) -> type[BaseModel]:
-    """Settings of one choice; the first is the default."""
-    annotation: Any = Literal[choices]
-    field: Any = (annotation, Field(default=choices[0], description=description))
-    return create_model(kind, **{name: field})
+    methods: Any = Literal[("auto", *domain.split_methods)]
+    return create_model("SplitSettings", split=(methods, Field(default="auto", description=described)))
 
 
 def _redefault(field: tuple[Any, FieldInfo], default: Any) -> tuple[Any, FieldInfo]:

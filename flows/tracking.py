@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -24,7 +23,10 @@ from mlflow.tracking import MlflowClient
 from domains.contract import GroundworkError, Reject
 from flows.home import Home
 from flows.journal import Journal
-from models.training import Interrupted, Progress
+from models.progress import Interrupted, Progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_REJECTS_KEPT = 100_000
 """Rows of a run's table of rejects; the counts are always of all."""

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from domains.contract import GroundworkError, domain_names
 from flows.home import Home
+from models.progress import Interrupted
 
 FLOWS = {
     "pretrain": "Learn from unlabelled data and register a foundation.",
@@ -220,10 +221,7 @@ def main() -> None:
             app()
     except GroundworkError as error:
         _fail(str(error))
-    except BaseException as error:
-        # Named rather than imported: the module behind it imports torch.
-        if type(error).__name__ != "Interrupted":
-            raise
+    except Interrupted as error:
         _fail(f"{error}; the checkpoint is saved: run the same command with --resume to go on", 130)
 
 

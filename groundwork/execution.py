@@ -14,6 +14,7 @@ from rich.console import Console
 
 from domains.contract import FROM_DATA, GroundworkError, load_domain
 from domains.tables import digest_of_file
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import FlowSettings, Kind
@@ -57,24 +58,7 @@ def run_flow(kind: Kind, domain_name: str, settings: FlowSettings, remote: bool)
             raise GroundworkError("--remote needs a running Groundwork: start it with `groundwork up`")
         _run_remotely(kind, domain_name, settings, home, addresses)
         return
-    journal = ConsoleJournal()
-    domain = load_domain(domain_name)
-    if kind == "pretrain":
-        from flows.pretrain import pretrain
-
-        pretrain(domain, settings, home, journal)
-    elif kind == "finetune":
-        from flows.finetune import finetune
-
-        finetune(domain, settings, home, journal)
-    elif kind == "retrain":
-        from flows.retrain import retrain
-
-        retrain(domain, settings, home, journal)
-    else:
-        from flows.predict import predict
-
-        predict(settings, home, journal)
+    run(kind, load_domain(domain_name), settings, home, ConsoleJournal())
 
 
 def _run_remotely(

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
+from models.settings import Size
 
 # A version is one small file: a bar for each load would only litter logs and terminals.
 disable_progress_bar()
@@ -60,14 +61,19 @@ class Encoder(PreTrainedModel):
     it. What comes out for one sample does not depend on its neighbours in the batch.
     """
 
-    presets: ClassVar[dict[str, dict[str, int]]]
-    """Sizes by name (``tiny``, ``small``, ``base``), as keyword arguments of the configuration."""
+    presets: ClassVar[dict[Size, dict[str, int]]]
+    """Keyword arguments of the configuration by size."""
     lora_modules: ClassVar[list[str]]
     """Names of the linear layers that low-rank adaptation adds to."""
 
     @classmethod
-    def create(cls, preset: str, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:
-        """A freshly initialised encoder of a preset size, for input encoded by ``encoding``."""
+    def create(cls, preset: Size, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:
+        """A freshly initialised encoder of a preset size, for input encoded by ``encoding``.
+
+        Raises GroundworkError for a size that this encoder does not come in.
+        """
+        if preset not in cls.presets:
+            raise GroundworkError(f"{cls.__name__} comes in the sizes {', '.join(cls.presets)}, not {preset}")
         make_config: Any = cls.config_class
         known = {} if encoding is None else encoding.model_dump(mode="json")
         return cls(make_config(**{**cls.presets[preset], "encoding": known, **overrides}))
@@ -136,7 +142,7 @@ class EncoderConfig(PreTrainedConfig):
     encoding: dict[str, Any] | None = None
 
 
-def create_encoder(domain: str, preset: str, encoding: EncodingSpec) -> Encoder:
+def create_encoder(domain: str, preset: Size, encoding: EncodingSpec) -> Encoder:
     """A fresh encoder for a domain's data. Raises GroundworkError for an unknown domain."""
     created: Encoder = load_encoder_class(domain).create(preset, encoding)
     return created

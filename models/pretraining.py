@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,15 +19,6 @@ from models.encoder import Batch, Encoder
 
 OUTLIER = 5.0
 """Standardised reals are clipped here: descriptors have tails that would rule the loss."""
-
-
-class PretrainingSettings(BaseModel):
-    """What pretraining hides."""
-
-    mask_ratio: Annotated[
-        float,
-        Field(gt=0, lt=1, description="Share of tokens and relations hidden in a masked sample (fraction)"),
-    ] = 0.4
 
 
 class PretrainingModel(nn.Module):

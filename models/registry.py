@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -25,7 +26,9 @@ from mlflow.types.schema import ColSpec, Schema
 
 from domains.contract import GroundworkError
 from models.history import Action, Entry, read_history, write_entry, write_unchanged
-from models.predictor import Predictor
+
+if TYPE_CHECKING:
+    from models.predictor import Predictor
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
@@ -129,6 +132,10 @@ def fetch(version: Version) -> Path:
 
 def load(reference: str) -> tuple[Version, Predictor]:
     """Resolve, fetch and load a version."""
+    from models.predictor import (
+        Predictor,  # with torch, which whoever asks for names and versions does without
+    )
+
     version = resolve(reference)
     return version, Predictor.load(fetch(version))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import signal
@@ -11,61 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from domains.contract import GroundworkError
+from models.checkpoints import corrupt, last_checkpoint
 from models.encoder import parameter_count
+from models.progress import Interrupted, Progress
+from models.settings import TrainingSettings
 
 logger = logging.getLogger("groundwork.training")
-
-TRAINER_STATE = "trainer_state.json"
-
-
-class TrainingSettings(BaseModel):
-    """How long and how fast a model learns."""
-
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="Passes over the training rows")] = 10
-    batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
-    learning_rate: Annotated[
-        float,
-        Field(ge=0, le=1, description="Peak learning rate of AdamW (per step); 0 = what suits what learns"),
-    ] = 0.0
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay of AdamW")] = 0.01
-    seed: Annotated[
-        int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, masks and random splits")
-    ] = 0
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"],
-        Field(description="Arithmetic of the matrix products; auto takes bf16 on a GPU that has it"),
-    ] = "auto"
-
-
-class Interrupted(BaseException):
-    """Training was asked to stop (SIGTERM, Ctrl-C); the checkpoint is written.
-
-    A BaseException, like KeyboardInterrupt, so that no handler of ordinary errors takes it for one.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"training was stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands; losses and rates by name."""
-
-    step: int
-    total_steps: int
-    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -184,28 +144,6 @@ def _stoppable() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run: the trainer writes its state file last."""
-    complete = [path for path in folder.glob("checkpoint-*") if (path / TRAINER_STATE).is_file()]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """Optimiser steps behind a checkpoint. Raises GroundworkError when its state is unreadable."""
-    try:
-        return int(json.loads((checkpoint / TRAINER_STATE).read_text())["global_step"])
-    except (OSError, ValueError, KeyError) as error:
-        raise _corrupt(checkpoint, error) from error
-
-
-def _corrupt(checkpoint: Path, error: Exception) -> GroundworkError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
-    return GroundworkError(
-        f"the checkpoint {checkpoint} cannot be read ({reason[:120]}); delete that folder to go on from "
-        "the one before it, or run without resume to start anew"
-    )
-
-
 def train(
     model: nn.Module,
     training: Sequence[Any],
@@ -309,5 +247,5 @@ def _run(trainer: Trainer, listener: _Listener, checkpoint: Path | None, folder:
         raise
     except Exception as error:
         if checkpoint is not None and not listener.started:
-            raise _corrupt(checkpoint, error) from error
+            raise corrupt(checkpoint, error) from error
         raise

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import BaseModel, Field
 from torch import nn
 from torch.nn import functional as F
 
 from domains.contract import Target
 from models.encoder import Batch, DenseFeatures, Encoder
+from models.settings import Mode
 from models.targets import is_pixel_task
-
-Mode = Literal["probe", "lora", "full"]
 
 LEARNING_RATES: dict[Mode, float] = {"probe": 1e-2, "lora": 2e-3, "full": 5e-4}
 """Peak rates by mode: the fewer weights learn, the larger their steps may be."""
-
-
-class TuningSettings(BaseModel):
-    """How an encoder is adapted to a task."""
-
-    mode: Annotated[
-        Mode,
-        Field(
-            description="What learns: probe = a linear head on the frozen encoder; lora = low-rank "
-            "additions and the head; full = every weight"
-        ),
-    ] = "full"
-    head_dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Dropout in the head (fraction of its inputs)")
-    ] = 0.1
-    lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
-    patience: Annotated[
-        int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")
-    ] = 8
 
 
 class Head(nn.Module):
@@ -191,14 +169,15 @@ def prepare(model: TaskModel, mode: Mode, lora_rank: int) -> None:
     if mode == "probe":
         encoder.requires_grad_(False)
     elif mode == "lora":
-        model.encoder = get_peft_model(
-            encoder,
-            LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules=list(encoder.lora_modules)),
-        )
+        from peft import LoraConfig, get_peft_model  # here: serving and the other modes do without it
+
+        adapted = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules=list(encoder.lora_modules))
+        model.encoder = get_peft_model(encoder, adapted)
 
 
 def merge(model: TaskModel) -> None:
     """Fold low-rank additions into the weights, in place: a version is an ordinary encoder again."""
-    if isinstance(model.encoder, PeftModel):
-        model.encoder = model.encoder.merge_and_unload()
+    if not isinstance(model.encoder, Encoder):  # adapted by ``prepare``
+        adapted: Any = model.encoder
+        model.encoder = adapted.merge_and_unload()
     model.encoder.requires_grad_(True)

@@ -20,18 +20,16 @@ PLUGINS = Path(__file__).with_name("plugins")
 
 FLOWS = """
 import json, sys
-from flows.finetune import finetune
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.predict import predict
-from flows.pretrain import pretrain
 from flows.settings import settings_class
 from domains.contract import load_domain
 
 home, journal, spectra = Home.current(), ConsoleJournal(), load_domain("spectra")
 learn = {"epochs": 2, "batch_size": 32}
-foundation = pretrain(spectra, settings_class("pretrain", "spectra")(**learn), home, journal)
-tuned = finetune(
+foundation = run("pretrain", spectra, settings_class("pretrain", "spectra")(**learn), home, journal)
+tuned = run("finetune",
     spectra,
     settings_class("finetune", "spectra")(dataset="simulated-spectra", name="lines", **learn),
     home,

@@ -177,8 +177,8 @@ def read(row: Row, spec: MoleculeEncoding) -> Record | Reject:
         return Reject(row.index, f"not text but {type(value).__name__}", str(value))
     is_block = "\n" in value.strip("\r\n")
     text = value if is_block else value.strip()
-    # RDKit writes its complaints to the standard error of the whole process, hence BlockLogs; its error log is
-    # one for the process too, so that a thread that listens to it for a reason must be the only one to fail.
+    # RDKit writes its complaints to the standard error of the whole process, hence BlockLogs. Its error log
+    # is one for the process too: a thread that listens to it for a reason must be the only one to fail.
     with _alone, rdBase.BlockLogs():
         try:
             found = _read_block(text, spec) if is_block else _read_smiles(text, spec)
@@ -249,6 +249,7 @@ def _unfit(molecule: Chem.Mol, spec: MoleculeEncoding) -> str:
 
 
 # ----------------------------------------------------------------------------------------------- reasons
+
 
 def _why(parse_unsanitised: Callable[[], Chem.Mol | None], kind: str) -> str:
     with rdBase.CaptureErrorLog() as log:

@@ -19,12 +19,12 @@ import pytest
 from groundwork_up import Groundwork, groundwork_up
 
 from domains.contract import load_domain
-from flows.finetune import finetune
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import settings_class
 from groundwork.databases import databases
-from models.training import Interrupted
+from models.progress import Interrupted
 
 pytestmark = pytest.mark.slow
 
@@ -87,8 +87,8 @@ def speaking_to(groundwork: Groundwork) -> Iterator[Callable[..., Any]]:
         patch.setattr(mlflow.tracking._tracking_service.utils, "_artifact_repos_cache", OrderedDict())
         previous = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(groundwork.addresses.mlflow_url)
-        yield lambda journal, values: finetune(
-            domain, settings_class("finetune", "molecules")(**values), groundwork.home, journal
+        yield lambda journal, values: run(
+            "finetune", domain, settings_class("finetune", "molecules")(**values), groundwork.home, journal
         )
         mlflow.set_tracking_uri(previous)
 

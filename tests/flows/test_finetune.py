@@ -15,22 +15,23 @@ import pandas as pd
 import pytest
 
 from domains.contract import GroundworkError, load_domain
-from flows.finetune import finetune
+from flows import dispatch
 from flows.home import Home
 from flows.journal import ConsoleJournal
-from flows.pretrain import pretrain
 from flows.runs import run_folder
 from flows.settings import settings_class
 from models import registry
+from models.progress import Interrupted
 from models.registry import Version
-from models.training import Interrupted
 
 MOLECULES = load_domain("molecules")
 
 
 def tune(home: Home, journal: Any, dataset: Path | str, **values: Any) -> Version:
     values = {"epochs": 2, "batch_size": 32, "dataset": str(dataset), **values}
-    return finetune(MOLECULES, settings_class("finetune", "molecules")(**values), home, journal)
+    return dispatch.run(
+        "finetune", MOLECULES, settings_class("finetune", "molecules")(**values), home, journal
+    )
 
 
 @pytest.fixture(scope="module")
@@ -320,13 +321,13 @@ def test_the_same_run_twice_at_once_is_refused(home: Home, tables: Path, journal
         run_folder(home, "finetune", "molecules", made, source.digest),
         pytest.raises(GroundworkError, match="a run of exactly these settings is under way"),
     ):
-        finetune(MOLECULES, made, home, journal)
+        dispatch.run("finetune", MOLECULES, made, home, journal)
 
 
 @pytest.mark.slow
 def test_a_foundation_is_where_tuning_starts(home: Home, tables: Path, journal: Any) -> None:
     settings = settings_class("pretrain", "molecules")(dataset=str(tables / "smiles.csv"), epochs=1)
-    foundation = pretrain(MOLECULES, settings, home, journal)
+    foundation = dispatch.run("pretrain", MOLECULES, settings, home, journal)
     started = tune(home, journal, tables / "logp.csv", name="m", mode="probe", epochs=1)
     assert started.tags["foundation"] == foundation.reference == "molecules-foundation/1"
     theirs, mine = (registry.load(name)[1].encoder.state_dict() for name in (foundation.reference, "m"))

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from domains.contract import load_domain
-from flows.finetune import finetune
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import settings_class
@@ -28,7 +28,7 @@ def versions(module_home: Home, tables: Path) -> list[Version]:
         settings = settings_class("finetune", "molecules")(
             dataset=str(tables / f"{table}.csv"), name=name, split="random", epochs=6, learning_rate=rate
         )
-        made.append(finetune(load_domain("molecules"), settings, module_home, ConsoleJournal()))
+        made.append(run("finetune", load_domain("molecules"), settings, module_home, ConsoleJournal()))
     return made
 
 

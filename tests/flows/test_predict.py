@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from domains.contract import GroundworkError, load_domain
-from flows.finetune import finetune
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.predict import PredictedFile, predict
-from flows.pretrain import pretrain
 from flows.settings import settings_class
 from models import registry
 from models.predictor import Predictor
@@ -36,7 +35,7 @@ def version(module_home: Home, tables: Path) -> Version:
     settings = settings_class("finetune", "molecules")(
         dataset=str(tables / "both.csv"), target=["logp", "tpsa"], name="both", split="random", epochs=1
     )
-    return finetune(load_domain("molecules"), settings, module_home, ConsoleJournal())
+    return run("finetune", load_domain("molecules"), settings, module_home, ConsoleJournal())
 
 
 @pytest.fixture
@@ -188,7 +187,7 @@ def test_a_foundation_answers_with_embeddings(
     module_home: Home, version: Version, rows: Path, tables: Path, tmp_path: Path, journal: Any
 ) -> None:
     settings = settings_class("pretrain", "molecules")(dataset=str(tables / "smiles.csv"), epochs=1)
-    pretrain(load_domain("molecules"), settings, module_home, journal)
+    run("pretrain", load_domain("molecules"), settings, module_home, journal)
     written = ask(
         module_home, journal, model="molecules-foundation", dataset=rows, output=tmp_path / "e.parquet"
     )

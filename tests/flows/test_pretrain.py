@@ -10,9 +10,9 @@ import mlflow
 import pytest
 
 from domains.contract import GroundworkError, load_domain
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
-from flows.pretrain import pretrain
 from flows.settings import settings_class
 from models import registry
 from models.registry import Version
@@ -22,7 +22,7 @@ MOLECULES = load_domain("molecules")
 
 def learn(home: Home, journal: Any, dataset: Path | str, **values: Any) -> Version:
     values = {"epochs": 2, "batch_size": 32, "dataset": str(dataset), **values}
-    return pretrain(MOLECULES, settings_class("pretrain", "molecules")(**values), home, journal)
+    return run("pretrain", MOLECULES, settings_class("pretrain", "molecules")(**values), home, journal)
 
 
 @pytest.fixture(scope="module")

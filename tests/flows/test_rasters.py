@@ -16,11 +16,10 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from domains.contract import GroundworkError, load_domain
-from flows.finetune import finetune
+from flows import dispatch
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.predict import PredictedFile, predict
-from flows.pretrain import pretrain
 from flows.retrain import retrain
 from flows.settings import settings_class
 from models import registry
@@ -84,9 +83,9 @@ def scars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(kind: str, home: Home, journal: Any, **values: Any) -> Any:
-    flow = {"pretrain": pretrain, "finetune": finetune}[kind]
-    return flow(GEOSPATIAL, settings_class(kind, "geospatial")(**{**CHIP, **values}), home, journal)  # type: ignore[arg-type]
+def run(kind: Any, home: Home, journal: Any, **values: Any) -> Any:
+    settings = settings_class(kind, "geospatial")(**{**CHIP, **values})
+    return dispatch.run(kind, GEOSPATIAL, settings, home, journal)
 
 
 def ask(home: Home, journal: Any, **values: Any) -> PredictedFile:

@@ -12,7 +12,7 @@ import pytest
 
 from domains.contract import GroundworkError, load_domain
 from flows import heldout, recipes
-from flows.finetune import finetune
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.recipes import Fingerprint
@@ -67,7 +67,7 @@ def first(module_home: Home, rows: list[tuple[str, str]]) -> Version:
     """Learnt from a form's upload of half the rows, poorly."""
     upload(module_home, rows[:70])
     made = settings_class("finetune", "molecules")(dataset="logp", name="logp", **LEARNING)
-    return finetune(MOLECULES, made, module_home, FormJournal())
+    return run("finetune", MOLECULES, made, module_home, FormJournal())
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_a_dataset_out_of_reach_does_not_keep_others_from_it(
             target=["ring" if name == "mine" else "logp"],
             split="random",
         )
-        finetune(MOLECULES, made, home, trusted)
+        run("finetune", MOLECULES, made, home, trusted)
     journal = FormJournal()
     outcomes = retrain(MOLECULES, settings_class("retrain", "molecules")(), home, journal)
     assert [(it.model, it.outcome) for it in outcomes] == [("gone", "skipped"), ("mine", "skipped")]

@@ -14,8 +14,7 @@ from domains.contract import GroundworkError, load_domain
 from domains.molecules import MoleculeEncoding
 from flows import settings
 from flows.settings import DataSettings, FlowSettings, read_presets, settings_class, signature
-from models.training import TrainingSettings
-from models.tuning import TuningSettings
+from models.settings import TrainingSettings, TuningSettings
 
 KINDS = [(kind, "molecules") for kind in settings.KINDS]
 

@@ -18,14 +18,10 @@ from torch import nn
 from training_run import signal_at, train_small_model
 
 from domains.contract import GroundworkError
-from models.training import (
-    Interrupted,
-    Progress,
-    TrainingSettings,
-    checkpoint_step,
-    last_checkpoint,
-    train,
-)
+from models.checkpoints import checkpoint_step, last_checkpoint
+from models.progress import Interrupted, Progress
+from models.settings import TrainingSettings
+from models.training import train
 
 SCRIPT = Path(__file__).with_name("training_run.py")
 SETTINGS = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.05)

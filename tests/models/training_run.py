@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from small_models import LOGP, samples_of, task_model
 
-from models.training import Interrupted, Progress, TrainingSettings, train
+from models.progress import Interrupted, Progress
+from models.settings import TrainingSettings
+from models.training import train
 from models.tuning import TaskModel
 
 SMILES = [

@@ -1,0 +1,68 @@
+"""What a user may choose about encoders and their training: forms, YAML and command lines are made of it.
+
+Without torch, so that drawing a form or asking for help does not wait for its import.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+Mode = Literal["probe", "lora", "full"]
+
+Size = Literal["tiny", "small", "base"]
+"""Presets of an encoder; ``tiny`` is the one for laptops."""
+
+
+class SizeSettings(BaseModel):
+    """How large a fresh encoder is."""
+
+    size: Annotated[Size, Field(description="Size of a fresh encoder (a foundation brings its own)")] = "tiny"
+
+
+class PretrainingSettings(BaseModel):
+    """What pretraining hides."""
+
+    mask_ratio: Annotated[
+        float,
+        Field(gt=0, lt=1, description="Share of tokens and relations hidden in a masked sample (fraction)"),
+    ] = 0.4
+
+
+class TuningSettings(BaseModel):
+    """How an encoder is adapted to a task."""
+
+    mode: Annotated[
+        Mode,
+        Field(
+            description="What learns: probe = a linear head on the frozen encoder; lora = low-rank "
+            "additions and the head; full = every weight"
+        ),
+    ] = "full"
+    head_dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Dropout in the head (fraction of its inputs)")
+    ] = 0.1
+    lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
+    patience: Annotated[
+        int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")
+    ] = 8
+
+
+class TrainingSettings(BaseModel):
+    """How long and how fast a model learns."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000, description="Passes over the training rows")] = 10
+    batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
+    learning_rate: Annotated[
+        float,
+        Field(ge=0, le=1, description="Peak learning rate of AdamW (per step); 0 = what suits what learns"),
+    ] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay of AdamW")] = 0.01
+    seed: Annotated[
+        int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order, masks and random splits")
+    ] = 0
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="Arithmetic of the matrix products; auto takes bf16 on a GPU that has it"),
+    ] = "auto"
