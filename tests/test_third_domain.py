@@ -20,23 +20,19 @@ PLUGINS = Path(__file__).with_name("plugins")
 
 FLOWS = """
 import json, sys
+from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
-from flows.predict import predict
 from flows.settings import settings_class
 from domains.contract import load_domain
 
 home, journal, spectra = Home.current(), ConsoleJournal(), load_domain("spectra")
 learn = {"epochs": 2, "batch_size": 32}
 foundation = run("pretrain", spectra, settings_class("pretrain", "spectra")(**learn), home, journal)
-tuned = run("finetune",
-    spectra,
-    settings_class("finetune", "spectra")(dataset="simulated-spectra", name="lines", **learn),
-    home,
-    journal,
-)
+settings = settings_class("finetune", "spectra")(dataset="simulated-spectra", name="lines", **learn)
+tuned = run("finetune", spectra, settings, home, journal)
 asked = settings_class("predict", "spectra")(model="lines", dataset=sys.argv[1], output=sys.argv[2])
-written = predict(asked, home, journal)
+written = run("predict", spectra, asked, home, journal)
 print(json.dumps({
     "foundation": [foundation.reference, foundation.aliases, dict(foundation.tags)],
     "tuned": [tuned.reference, tuned.aliases, dict(tuned.tags)],
