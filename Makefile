@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
-# Two processes: one has the end-to-end tests, the other all that remains (see tests/conftest.py).
+# Two processes share the files of tests (see tests/conftest.py).
 PARALLEL ?= --numprocesses=2 --no-loadscope-reorder
 
 .PHONY: demo test lint up clean

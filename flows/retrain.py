@@ -8,14 +8,12 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from domains.contract import Domain, GroundworkError
-from flows.finetune import finetune
 from flows.home import Home
 from flows.jobs import Job
 from flows.journal import Journal
 from flows.recipes import Fingerprint, recipe_of
 from flows.settings import FlowSettings, PromotionSettings, RetrainSettings
 from flows.tracking import connect
-from flows.warm_start import WarmStart
 from models.registry import CHAMPION, Version, champion, history, names, note_unchanged, versions
 
 SHOWN_OF_HISTORY = 10
@@ -84,6 +82,10 @@ def _retrain(name: str, domain: Domain, confidence: float, home: Home, journal: 
     if unchanged:
         note_unchanged(holder, why, journal.flow_run_id)
         return Outcome(name, "unchanged", holder.reference, why)
+    # Here: most nights nothing has changed, and torch need not be imported to find that.
+    from flows.finetune import finetune
+    from flows.warm_start import WarmStart
+
     try:
         version = finetune(job, after=WarmStart.load(holder))
     except GroundworkError as error:

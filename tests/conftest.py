@@ -38,16 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """End-to-end tests stay together, for the services that they share, as do the tests of any other file.
-
-    They wait half of the time: another process has all cores then.
-    """
+    """Tests of a file stay together, and end-to-end tests of a folder, for the services that they share."""
     # Not at the top: this module serves those, too, who run the tests one by one without pytest-xdist.
     from xdist.scheduler import LoadScopeScheduling
 
     class Pieces(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return END_TO_END if nodeid.startswith(END_TO_END) else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return file.rpartition("/")[0] if file.startswith(END_TO_END) else file
 
     return Pieces(config, log)
 

@@ -18,13 +18,24 @@ from flows.home import Home
 
 PLUGINS = Path(__file__).with_name("plugins")
 
-FLOWS = """
+ALL = """
 import json, sys
+
+import mlflow
+import pandas as pd
+from fastapi.testclient import TestClient
+from prefect.utilities.callables import parameter_schema
+from typer.testing import CliRunner
+
+from domains.contract import load_domain
+from flows import deployments
 from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import settings_class
-from domains.contract import load_domain
+from groundwork.api.app import create_app
+from groundwork.api.registry import MlflowRegistry
+from groundwork.cli import app as command
 
 home, journal, spectra = Home.current(), ConsoleJournal(), load_domain("spectra")
 learn = {"epochs": 2, "batch_size": 32}
@@ -33,31 +44,17 @@ settings = settings_class("finetune", "spectra")(dataset="simulated-spectra", na
 tuned = run("finetune", spectra, settings, home, journal)
 asked = settings_class("predict", "spectra")(model="lines", dataset=sys.argv[1], output=sys.argv[2])
 written = run("predict", spectra, asked, home, journal)
-print(json.dumps({
+shown = {
     "foundation": [foundation.reference, foundation.aliases, dict(foundation.tags)],
     "tuned": [tuned.reference, tuned.aliases, dict(tuned.tags)],
     "rows": written.rows,
     "rejected": written.rejected,
-}))
-"""
-
-FACES = """
-import json, sys
-from pathlib import Path
-
-import mlflow
-import pandas as pd
-from fastapi.testclient import TestClient
-from prefect.utilities.callables import parameter_schema
-
-from flows import deployments
-from groundwork.api.app import create_app
-from groundwork.api.registry import MlflowRegistry
+}
 
 inputs = json.load(sys.stdin)
-app = create_app(MlflowRegistry(), datasets=Path(sys.argv[1]))
+app = create_app(MlflowRegistry(), datasets=home.datasets)
 with TestClient(app, base_url="http://127.0.0.1") as client:
-    shown = {
+    shown["api"] = {
         "lines": client.post("/v1/models/lines/predict", json={"inputs": inputs}).json(),
         "foundation": client.post("/v1/models/spectra-foundation/predict", json={"inputs": inputs}).json(),
         "models": client.get("/v1/models").json(),
@@ -67,6 +64,7 @@ shown["pyfunc"] = table["status"].tolist()
 built = deployments.build_flow("finetune", "spectra")
 shown["flows"] = [built.name, deployments.finetune_spectra.name]
 shown["form"] = list(parameter_schema(built).model_dump()["properties"])
+shown["help"] = CliRunner().invoke(command, ["finetune", "spectra", "--help"]).stdout
 print(json.dumps(shown))
 """
 
@@ -94,8 +92,10 @@ def table(module_home: Home) -> Path:
 
 @pytest.fixture(scope="module")
 def made(module_home: Home, table: Path) -> dict:
+    """What flows, API, MLflow, Prefect and the command line make of it, in one process."""
     output = str(module_home.root / "answers.csv")
-    return json.loads(python("-c", FLOWS, str(table), output, home=module_home).stdout.splitlines()[-1])
+    done = python("-c", ALL, str(table), output, home=module_home, stdin=json.dumps(SPECTRA))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -117,16 +117,9 @@ def test_a_file_is_answered(made: dict, module_home: Home) -> None:
     assert "not a list of numbers" in lines[2]
 
 
-@pytest.fixture(scope="module")
-def faces(made: dict, module_home: Home) -> dict:
-    """What the API, MLflow and Prefect make of it, in a process that took no part in the training."""
-    stdin = json.dumps(SPECTRA)
-    shown = python("-c", FACES, str(module_home.datasets), home=module_home, stdin=stdin)
-    return json.loads(shown.stdout.splitlines()[-1])
-
-
 @pytest.mark.slow
-def test_it_is_served(faces: dict) -> None:
+def test_it_is_served(made: dict) -> None:
+    faces = made["api"]
     lines = faces["lines"]
     assert lines["model"]["version"] == 1
     assert [result["status"] for result in lines["results"]] == ["ok", "rejected", "ok"]
@@ -137,22 +130,21 @@ def test_it_is_served(faces: dict) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_loads_it(faces: dict) -> None:
-    assert faces["pyfunc"] == ["ok", "rejected", "ok"]
+def test_mlflow_loads_it(made: dict) -> None:
+    assert made["pyfunc"] == ["ok", "rejected", "ok"]
 
 
 @pytest.mark.slow
-def test_its_form_holds_its_own_settings(faces: dict) -> None:
-    assert faces["flows"] == ["finetune-spectra", "finetune-spectra"]
-    assert {"shortest", "epochs", "mode", "dataset"} <= set(faces["form"])
-    assert "max_atoms" not in faces["form"]
+def test_its_form_holds_its_own_settings(made: dict) -> None:
+    assert made["flows"] == ["finetune-spectra", "finetune-spectra"]
+    assert {"shortest", "epochs", "mode", "dataset"} <= set(made["form"])
+    assert "max_atoms" not in made["form"]
 
 
 @pytest.mark.slow
-def test_its_command_exists(module_home: Home) -> None:
-    shown = python("-m", "groundwork", "finetune", "spectra", "--help", home=module_home).stdout
-    assert "--shortest" in shown
-    assert "--max-atoms" not in shown
+def test_its_command_exists(made: dict) -> None:
+    assert "--shortest" in made["help"]
+    assert "--max-atoms" not in made["help"]
 
 
 def test_without_the_plugin_the_domain_is_unknown() -> None:

@@ -307,8 +307,8 @@ def test_memory_grows_by_no_more_than_16_bytes_a_row(tmp_path: Path) -> None:
         )
         return int(done.stdout) * 1024
 
-    few, many = 10_000, 110_000
-    assert peak(many) - peak(few) < 16 * (many - few) + 4_000_000
+    few, many = 5_000, 55_000
+    assert peak(many) - peak(few) < 16 * (many - few) + 3_000_000
 
 
 def test_opening_an_unfinished_store_fails(tmp_path: Path) -> None:
