@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where several processes share the tests, the longest piece comes first."""
     if hasattr(config, "workerinput"):  # which pytest-xdist gives to its processes
         items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the garbage collector what was imported: each training collects, and looked at all of it."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
