@@ -1,28 +1,43 @@
-"""Pictures of a result: parity plots, ROC curves, the worst errors drawn."""
+"""Pictures of a result: parity plots, ROC curves, calibration, the worst errors drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
-from domains.contract import Target
+from domains.contract import Record, Target
 from flows.evaluation import Evaluation
 from flows.jobs import Job
 from flows.labelled import LabelledData, read_again
+from models.attribution import attribute_atoms
 from models.comparison import LEVEL, Comparison
 from models.metrics import HIGHER_IS_BETTER
+from models.predictor import Predictor
 from models.results import PixelResults, Results, SampleResults, class_ious
+from models.tuning import TaskModel
 
 Shown = Sequence[tuple[str, np.ndarray, str]]
 """(legend, predictions [n, outputs], colour) of each model that is drawn."""
 
 MOST_PANELS = 12
 WORST = 24
+MOST_BINS, ROWS_IN_A_BIN = 10, 10
+"""Of a calibration curve: with fewer rows in a bin, its share says little."""
+
+
+@runtime_checkable
+class DrawsWeights(Protocol):
+    """A domain whose drawings can show what each token of a record adds to an answer."""
+
+    def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
+        """One record as SVG, its tokens coloured by ``weights``, in the order of its sample."""
+        ...
 
 
 def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Figure:
@@ -164,23 +179,137 @@ def promotion_figure(comparison: Comparison, floor: float | None, title: str) ->
     return figure
 
 
-def worst_errors_page(job: Job, data: LabelledData, evaluation: Evaluation, title: str) -> str:
-    """The test rows with the largest errors on the first target, drawn, as an HTML page."""
+def calibration_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Figure | None:
+    """How often what a probability says comes true, one panel for each target of classes (the first twelve).
+
+    None where no probabilities are answered for rows. Rows are sorted by probability and cut into bins of
+    equal number; bars are 95% Wilson intervals of the share in each bin. ECE is the expected calibration
+    error (Naeini et al., AAAI 2015), the mean distance from the diagonal.
+    """
+    results = evaluation.results
+    if not isinstance(results, SampleResults):
+        return None
+    placed, start = [], 0
+    for index, target in enumerate(data.task.targets):
+        if target.kind != "regression":
+            placed.append((index, target, slice(start, start + target.outputs)))
+        start += target.outputs
+    if not placed:
+        return None
+    placed = placed[:MOST_PANELS]
+    columns = min(4, len(placed))
+    lines = -(-len(placed) // columns)
+    figure = Figure(figsize=(4.2 * columns, 4.0 * lines + 0.5), layout="constrained")
+    figure.suptitle(title)
+    for panel, (index, target, outputs) in enumerate(placed, start=1):
+        axes = figure.add_subplot(lines, columns, panel)
+        measured = np.isfinite(results.truth[:, index])
+        for name, answered, colour in _drawn(evaluation):
+            if isinstance(answered, SampleResults):
+                truth, predicted = answered.truth[measured, index], answered.predicted[measured, outputs]
+                _calibration(axes, target, truth, predicted, name, colour)
+        axes.plot([0, 1], [0, 1], color="0.3", linewidth=0.8, linestyle="--")
+        said = f"P({target.classes[1]})" if target.kind == "binary" else "P(most probable class)"
+        axes.set(xlabel=said, ylabel="share of rows where it is so", xlim=(0, 1), ylim=(0, 1))
+        axes.set_title(target.name, fontsize=10)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _calibration(
+    axes: Axes, target: Target, truth: np.ndarray, predicted: np.ndarray, name: str, colour: str
+) -> None:
+    if not len(truth):
+        return
+    if target.kind == "binary":
+        chance, is_so = predicted[:, 0], truth > 0.5
+    else:
+        chance, is_so = predicted.max(1), predicted.argmax(1) == truth
+    said, found, sizes = reliability(chance, is_so)
+    low, high = _wilson(found, sizes)
+    error = float(np.sum(sizes * np.abs(found - said)) / sizes.sum())
+    axes.errorbar(
+        said,
+        found,
+        # Rounding can put the end of an interval a hair on the wrong side of its share.
+        yerr=np.maximum([found - low, high - found], 0),
+        color=colour,
+        marker="o",
+        markersize=4,
+        linewidth=1,
+        capsize=2,
+        label=f"{name}: ECE {error:.3f}",
+    )
+
+
+def reliability(chance: np.ndarray, is_so: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities [n] and whether they came true [n] -> mean of either and number of rows, by bin."""
+    bins = min(MOST_BINS, max(1, len(chance) // ROWS_IN_A_BIN))
+    cut = np.array_split(np.argsort(chance, kind="stable"), bins)
+    return (
+        np.array([chance[rows].mean() for rows in cut]),
+        np.array([is_so[rows].mean() for rows in cut]),
+        np.array([len(rows) for rows in cut]),
+    )
+
+
+def _wilson(share: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95% interval of a share of ``sizes`` rows (Wilson, J. Am. Stat. Assoc. 1927, 22, 209)."""
+    z = 1.96
+    centre = (share + z**2 / (2 * sizes)) / (1 + z**2 / sizes)
+    reach = z * np.sqrt(share * (1 - share) / sizes + z**2 / (4 * sizes**2)) / (1 + z**2 / sizes)
+    return centre - reach, centre + reach
+
+
+def worst_errors_page(
+    job: Job, data: LabelledData, evaluation: Evaluation, title: str, predictor: Predictor | None = None
+) -> str:
+    """The test rows with the largest errors on the first target, drawn, as an HTML page.
+
+    With the ``predictor`` that answered, and of a domain that can show it, tokens are coloured by what they
+    add to the answer.
+    """
     target = data.task.targets[0]
     captions = _worst(data, evaluation)
     wanted = data.store.rows[data.split.test[list(captions)]] if captions else np.zeros(0, np.int64)
     caption_of = dict(zip(wanted.tolist(), captions.values(), strict=True))
+    explained = _explained(job, predictor)
     drawings = {
-        record.row: job.domain.draw(record, caption_of[record.row]).decode()
+        record.row: _draw(job, record, caption_of[record.row], target, explained).decode()
         for record in read_again(job.domain, job.source, job.spec, wanted)
     }
     drawn = [drawings[row] for row in wanted.tolist()]
     cards = [f"<figure>{drawing[drawing.index('<svg') :]}</figure>" for drawing in drawn]
+    legend = "" if explained is None else f"<p>{_legend(target)}</p>"
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>"
         "<style>body{font-family:sans-serif}"
         "figure{display:inline-block;margin:4px;border:1px solid #ddd}</style>"
-        f"<h1>{escape(title)}: largest errors on {escape(target.name)}</h1>{''.join(cards)}"
+        f"<h1>{escape(title)}: largest errors on {escape(target.name)}</h1>{legend}{''.join(cards)}"
+    )
+
+
+def _explained(job: Job, predictor: Predictor | None) -> TaskModel | None:
+    """The model whose answers can be shared out among tokens, and shown so."""
+    if predictor is None or not isinstance(job.domain, DrawsWeights):
+        return None
+    return predictor.model if isinstance(predictor.model, TaskModel) else None
+
+
+def _draw(job: Job, record: Record, caption: str, target: Target, model: TaskModel | None) -> bytes:
+    if model is None or not isinstance(job.domain, DrawsWeights):
+        return job.domain.draw(record, caption)
+    added = attribute_atoms(model, job.domain.encode(record, job.spec), target)
+    return job.domain.draw_weights(record, caption, added.atoms.tolist())
+
+
+def _legend(target: Target) -> str:
+    what = f"P({target.classes[1]})" if target.kind == "binary" else target.name
+    if target.kind == "multiclass":
+        what = "the logit of the most probable class"
+    return (
+        f"Orange atoms raise {escape(what)}, blue ones lower it, against the same graph with every atom "
+        "hidden (integrated gradients)."
     )
 
 

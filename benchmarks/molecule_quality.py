@@ -1,0 +1,365 @@
+"""What a plain fine-tuning is worth, beside its floors and a peer: ``python -m benchmarks.molecule_quality``.
+
+Every model sees the same rows: the project's deterministic scaffold split, 80/10/10. ``ours`` is ``groundwork
+finetune`` with nothing chosen but target and seed; whatever it chooses, it chooses by validation rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from benchmarks.label_curve import CURVE_SIZES, curve_of, draw_rows, draws_of
+from benchmarks.ledger import RESULTS, ROOT, arguments, measured
+from benchmarks.peers import CHEMPROP, chemprop_predictions
+from domains.contract import GroundworkError, digest_of
+from domains.tables import digest_of_file
+from flows.home import Home
+
+if TYPE_CHECKING:
+    from benchmarks.finetunings import DataSet, FineTuned, FineTunings
+
+NAME = "molecule_quality"
+SETS = ("bbbp", "bace", "esol", "lipophilicity", "tox21")
+CURVE_SETS = ("esol", "bace")
+TARGETS = {"aqsoldb": ("Solubility",)}
+"""Where not every column beside the molecules is a target."""
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "ours": {},
+    "from_scratch": {"foundation": "none"},
+    "probe": {"mode": "probe"},
+}
+FLOORS = {"ecfp_forest": "ECFP4 + random forest", "descriptors_forest": "descriptors + random forest"}
+PEER = "chemprop"
+HIGHER_IS_BETTER = {"auroc": True, "rmse": False}
+CERTAIN = 1.96
+"""Standard errors on either side of a mean: 95% of a normal distribution."""
+
+NO_ROOMS = (".venv", ".git", "var", "tests")
+
+Line = Mapping[str, Any]
+
+# What decides a figure. All of a folder but what is named here: a file that is new counts until it is known
+# not to.
+NOT_LEARNING = {
+    "models": (
+        *("attribution.py", "history.py", "progress.py", "pyfunc.py", "pyg.py", "registry.py"),
+        *("bands.py", "raster_vit.py", "vision_blocks.py"),
+    ),
+    "domains/molecules": ("drawing.py", "embedded.py"),
+}
+
+
+def modules(folder: str) -> list[str]:
+    """The files of a folder that decide a figure."""
+    found = sorted((ROOT / folder).glob("*.py"))
+    return [f"{folder}/{file.name}" for file in found if file.name not in NOT_LEARNING[folder]]
+
+
+def rows_code() -> list[str]:
+    return [*modules("domains/molecules"), "domains/splits.py", "flows/labelled.py", "models/targets.py"]
+
+
+def floor_code() -> list[str]:
+    return [*rows_code(), "models/baselines.py"]
+
+
+def learning_code() -> list[str]:
+    return sorted({*rows_code(), *modules("models"), "flows/finetune.py", "flows/ingest.py"})
+
+
+def main() -> None:
+    options = _options()
+    with TemporaryDirectory() as scratch:
+        home = Home(Path(options.state or scratch).resolve()).create()
+        # Before MLflow and torch are imported, which read it once; and never a server that happens to run.
+        os.environ.update(home.environment())
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        from benchmarks.finetunings import FineTunings
+        from flows.tracking import connect
+
+        connect(home)
+        foundation = foundation_digest()
+        if foundation == "none":
+            print("there is no foundation: ours is from scratch, and the probe blind", file=sys.stderr)
+        cells = Cells(FineTunings(home), Path(options.data), foundation, options.again)
+        try:
+            print(json.dumps(_curves(cells, options) if options.curve else _table(cells, options)))
+        except GroundworkError as error:
+            raise SystemExit(str(error)) from error
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--sets", nargs="+", help=f"default: {' '.join(SETS)}; of the curve: two of them")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from --seed on")
+    known = [*OPTIONS, *FLOORS, PEER]
+    parser.add_argument("--models", nargs="+", choices=known, help="default: all but chemprop")
+    parser.add_argument("--chemprop", action="store_true", help=f"{CHEMPROP} too, which takes long")
+    parser.add_argument("--curve", action="store_true", help="few labels, with and without the foundation")
+    parser.add_argument("--data", default=str(ROOT.parent / "shared" / "data" / "molecules"))
+    parser.add_argument(
+        "--state", help="a state folder, whose champion is the foundation; default: a scratch one"
+    )
+    options = parser.parse_args()
+    options.models = options.models or [*OPTIONS, *FLOORS]
+    if options.chemprop and PEER not in options.models:
+        options.models.append(PEER)
+    return options
+
+
+class Cells:
+    """Looks cells up in the ledger, and has those measured that are not there."""
+
+    def __init__(
+        self, tunings: FineTunings, folder: Path, foundation: str, again: bool, ledger: Path = RESULTS
+    ) -> None:
+        self.tunings = tunings
+        self.folder = folder
+        self.foundation = foundation
+        self.again = again
+        self.ledger = ledger
+
+    def open(self, name: str) -> DataSet:
+        from benchmarks.finetunings import open_set
+
+        return open_set(name, self.folder, TARGETS.get(name, ()))
+
+    def plain(self, data: DataSet, model: str, seed: int) -> Line:
+        """A model on all the rows of a set."""
+        if model in OPTIONS:
+            return self._tuned(data, model, seed, {"labels": "all"}, lambda: data)
+        if model in FLOORS:
+            return self._measured(
+                {"set": data.name, "model": model, "labels": "all"},
+                floor_code(),
+                data.digest,
+                seed,
+                lambda: _figures(self.tunings.rows_of(data, seed), FLOORS[model]),
+            )
+        # Rows of one split id are the same rows: whatever else of the code has changed, the peer's has not.
+        split_id = self.plain(data, "ecfp_forest", seed)["split_id"]
+        return self._measured(
+            {"set": data.name, "model": model, "labels": "all", "version": CHEMPROP, "split": split_id},
+            ["benchmarks/peers.py"],
+            data.digest,
+            seed,
+            lambda: self._peer(data, seed),
+        )
+
+    def few(self, data: DataSet, model: str, labels: int, draw: int) -> Line:
+        """A model on a draw of the labels, judged on the same test rows."""
+        split_id = self.plain(data, "ecfp_forest", 0)["split_id"]
+        told = {"labels": labels, "split": split_id}
+
+        def rows() -> DataSet:
+            from benchmarks.finetunings import DataSet
+
+            whole = self.tunings.rows_of(data, 0)
+            drawn = draw_rows(whole.rows, data.targets, whole.kind, labels, draw)
+            path = self.tunings.home.inbox / f"{data.name}-{labels}-{draw}.csv"
+            drawn.to_csv(path, index=False)
+            return DataSet(path.stem, path, data.targets, data.digest)
+
+        given = {"split": "given", "split_column": "side"}
+        return self._tuned(data, model, draw, told, rows, **given)
+
+    def _tuned(
+        self,
+        data: DataSet,
+        model: str,
+        seed: int,
+        told: Line,
+        rows: Callable[[], DataSet],
+        **given: Any,
+    ) -> Line:
+        options = {**OPTIONS[model], **given}
+        scratch = options.get("foundation") == "none"
+        key = {
+            "set": data.name,
+            "model": model,
+            "settings": self.tunings.digest(self.tunings.settings(data, seed, **options)),
+            "foundation": "none" if scratch else self.foundation,
+            **told,
+        }
+        code = learning_code() + (["benchmarks/label_curve.py"] if given else [])
+        return self._measured(
+            key, code, data.digest, seed, lambda: _figures(self.tunings.run(rows(), seed, **options))
+        )
+
+    def _peer(self, data: DataSet, seed: int) -> Line:
+        from benchmarks.finetunings import figures
+        from models.results import SampleResults
+
+        tuned = self.tunings.rows_of(data, seed)
+        names = [target.name for target in tuned.targets]
+        kind = "regression" if tuned.kind == "regression" else "classification"
+        answered = chemprop_predictions(tuned.rows, names, kind, seed).to_numpy(float)
+        truth = tuned.rows.loc[tuned.rows["side"] == "test", names].to_numpy(float)
+        return figures(SampleResults(tuned.targets, truth, answered), tuned.kind)
+
+    def _measured(
+        self, key: Line, code: Iterable[str], digest: str, seed: int, measure: Callable[[], Line]
+    ) -> Line:
+        line = measured(
+            NAME,
+            code=code,
+            data=digest,
+            seed=seed,
+            device=accelerator(),
+            options=key,
+            again=self.again,
+            measure=measure,
+            folder=self.ledger,
+        )
+        shown = (
+            f"{key['set']} {key['labels']} {key['model']} seed {seed}: {line['metric']} {line['value']:.4f}"
+        )
+        print(shown, file=sys.stderr)
+        return line
+
+
+def _figures(tuned: FineTuned, floor: str = "") -> Line:
+    from benchmarks.finetunings import figures, training_labels
+
+    return {
+        **figures(tuned.results(floor), tuned.kind),
+        "training_labels": training_labels(tuned.rows),
+        "split_id": tuned.split_id,
+        **({} if floor else {"seconds": round(tuned.seconds, 1)}),
+    }
+
+
+def foundation_digest() -> str:
+    """Digest of the weights that a plain fine-tuning starts from; ``none`` where it starts from scratch."""
+    from flows.settings import foundation_name
+    from models import registry
+
+    holder = registry.champion(foundation_name("molecules"))
+    if holder is not None:
+        files = registry.fetch(holder).rglob("*.safetensors")
+    else:  # what comes with the project
+        rooms = (folder for folder in ROOT.iterdir() if folder.name not in NO_ROOMS and folder.is_dir())
+        files = (file for room in rooms for file in room.rglob("*.safetensors") if "molecules" in str(file))
+    digests = sorted(digest_of_file(file) for file in files)
+    return digest_of(digests) if digests else "none"
+
+
+def accelerator() -> str:
+    """Where the models are trained. Without torch, which a table that is known already does without."""
+    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def _table(cells: Cells, options: argparse.Namespace) -> dict[str, Any]:
+    seeds = range(options.seed, options.seed + options.seeds)
+    found: dict[str, dict[str, list[Line]]] = {}
+    for name in options.sets or SETS:
+        data = cells.open(name)
+        found[name] = {
+            model: [cells.plain(data, model, seed) for seed in seeds]
+            for model in sorted(options.models, key=lambda model: model in FLOORS)  # floors come with others
+        }
+    return {"benchmark": NAME, "split": "scaffold 80/10/10", "seeds": options.seeds, **summary(found)}
+
+
+def summary(found: Mapping[str, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:
+    """Lines by set, model and seed -> mean, interval and rank of each model."""
+    sets = {
+        name: {
+            "metric": next(iter(models.values()))[0]["metric"],
+            "test_rows": next(iter(models.values()))[0]["test_rows"],
+            "models": {model: spread(lines) for model, lines in models.items()},
+        }
+        for name, models in found.items()
+    }
+    told: dict[str, Any] = {
+        "interval": "95%: mean ± 1.96 standard errors, of the test rows (bootstrap) and of the seeds",
+        "sets": sets,
+        "mean_rank": mean_ranks(sets),
+    }
+    for other in ("from_scratch", PEER):
+        if all({"ours", other} <= set(entry["models"]) for entry in sets.values()):
+            told[f"ahead_of_{other}"] = [
+                name for name, entry in sets.items() if _is_ahead(entry, "ours", other)
+            ]
+    return told
+
+
+def spread(lines: Sequence[Line]) -> dict[str, Any]:
+    """Mean over seeds with its interval.
+
+    The seeds share their test rows, so that more of them take away the error of the seeds alone.
+    """
+    values = np.array([line["value"] for line in lines])
+    of_seeds = values.var(ddof=1) / len(values) if len(values) > 1 else 0.0
+    of_rows = float(np.mean([line["row_error"] ** 2 for line in lines]))
+    mean, reach = float(values.mean()), CERTAIN * float(np.sqrt(of_rows + of_seeds))
+    seconds = [line["seconds"] for line in lines if "seconds" in line]
+    return {
+        "mean": round(mean, 4),
+        "interval": [round(mean - reach, 4), round(mean + reach, 4)],
+        **({"seconds": round(float(np.mean(seconds)), 1)} if seconds else {}),
+    }
+
+
+def mean_ranks(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Rank of each model's mean, 1 the best, averaged over the sets; ties share their ranks.
+
+    Only of models that every set has, and among these.
+    """
+    models = [
+        model
+        for model in next(iter(sets.values()))["models"]
+        if all(model in entry["models"] for entry in sets.values())
+    ]
+    ranks = [rankdata([_cost(entry, model) for model in models]) for entry in sets.values()]
+    return {model: round(float(rank), 2) for model, rank in zip(models, np.mean(ranks, axis=0), strict=True)}
+
+
+def _cost(entry: Mapping[str, Any], model: str) -> float:
+    mean = float(entry["models"][model]["mean"])
+    return -mean if HIGHER_IS_BETTER[entry["metric"]] else mean
+
+
+def _is_ahead(entry: Mapping[str, Any], model: str, other: str) -> bool:
+    return _cost(entry, model) < _cost(entry, other)
+
+
+# ------------------------------------------------------------------------------------------------ curves
+
+
+def _curves(cells: Cells, options: argparse.Namespace) -> dict[str, Any]:
+    curves = {}
+    for name in options.sets or CURVE_SETS:
+        data = cells.open(name)
+        few = {
+            size: {
+                model: [cells.few(data, model, size, draw) for draw in range(draws_of(size))]
+                for model in ("ours", "from_scratch")
+            }
+            for size in CURVE_SIZES
+        }
+        seeds = range(options.seed, options.seed + options.seeds)
+        whole = {
+            model: [cells.plain(data, model, seed) for seed in seeds] for model in ("ours", "from_scratch")
+        }
+        every = int(whole["ours"][0]["training_labels"])
+        curves[name] = curve_of({**few, every: whole}, HIGHER_IS_BETTER[whole["ours"][0]["metric"]])
+    return {"benchmark": f"{NAME} --curve", "sets": curves}
+
+
+if __name__ == "__main__":
+    main()
