@@ -167,6 +167,12 @@ TargetLevel = Literal["sample", "pixel"]
 TaskName = Literal["regression", "classification", "segmentation"]
 """What a user asks for: numbers, a class for each record, a class for each pixel."""
 
+Transform = Literal["none", "log10", "pIC50"]
+"""What is learnt of the numbers in a column: themselves, their decimal logarithm, or −log10(mol/L)."""
+
+ReplicateRule = Literal["median", "mean", "first", "keep"]
+"""What becomes of rows that are the same thing: one label for all of them, or each its own."""
+
 
 class Target(BaseModel):
     """What a task predicts: a column, or a label raster."""
@@ -176,6 +182,10 @@ class Target(BaseModel):
     name: str
     kind: TargetKind
     unit: str = ""
+    """Of what is learnt and answered: after the transform, if there is one (``pIC50``)."""
+    transform: Transform = "none"
+    cell_unit: str = ""
+    """Unit of the column's cells where a transform makes another one of it (``nM``)."""
     classes: tuple[str, ...] = ()
     """Labels in code order; for a binary target the second is the positive class."""
     level: TargetLevel = "sample"
@@ -199,6 +209,8 @@ class SplitSpec(BaseModel):
     method: str
     seed: int
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    column: str = ""
+    """Column that tells the time or the side of each row; of the methods ``time`` and ``given`` only."""
 
 
 class TaskSpec(BaseModel):
@@ -209,6 +221,7 @@ class TaskSpec(BaseModel):
     domain: str
     targets: tuple[Target, ...]
     split: SplitSpec
+    replicates: ReplicateRule = "keep"
 
     @property
     def outputs(self) -> int:

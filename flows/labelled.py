@@ -18,17 +18,13 @@ from domains.contract import (
     Target,
     TaskSpec,
 )
-from domains.splits import Split, extend, split
+from domains.marks import mark_identities, read_marks, why_unmarked
+from domains.splits import COLUMN_METHODS, Split, extend, numbered, split
 from domains.store import Store
 from flows.settings import TaskSettings
-from models.targets import (
-    infer_target,
-    is_missing,
-    is_pixel_task,
-    label_matrix,
-    pixel_labels,
-    pixel_target,
-)
+from models.cells import fault_of, has_no_logarithm, is_approximate, is_missing
+from models.labels import Joined, Labels, join_replicates, read_labels
+from models.targets import infer_target, is_pixel_task, pixel_labels, pixel_target
 
 FEWEST_ROWS = 10
 """Below this no side of a split holds a row."""
@@ -41,10 +37,15 @@ class LabelledData:
     store: Store
     identities: list[str]
     labels: np.ndarray
-    """float64 [n, targets], NaN where not measured; [n, 0] where pixels carry the labels."""
+    """float64 [n, targets], NaN where not measured, and on the test side where only a bound is known; [n, 0]
+    where pixels carry the labels."""
+    signs: np.ndarray
+    """int8, shaped as ``labels``: +1 where the truth is at least the label, -1 where at most, else 0."""
     task: TaskSpec
     split: Split
     rejects: list[Reject]
+    remark: str
+    """What was made of bounds, replicates and what has no logarithm, in one line; empty where of nothing."""
 
     def pixel_labels(self, side: np.ndarray) -> Iterator[np.ndarray]:
         """What the pixels of the samples at ``side`` are to be: float32 [pixels], NaN where unknown."""
@@ -54,7 +55,7 @@ class LabelledData:
 
 def choose_targets(source: Source, settings: TaskSettings) -> tuple[str, ...]:
     """Columns to predict: those asked for, the dataset's own, or its only other column."""
-    others = [column for column in source.columns if column != source.input_column]
+    others = [name for name in source.columns if name not in (source.input_column, settings.split_column)]
     names = tuple(settings.target) or source.targets or (tuple(others) if len(others) == 1 else ())
     listed = ", ".join(others[:20]) or "none"
     if settings.task == "segmentation" and not source.pixel_targets:
@@ -90,10 +91,38 @@ def describe_task(
     def described(name: str) -> Target:
         unit = settings.unit or source.units.get(name, "")
         if name not in source.pixel_targets:
-            return infer_target(name, store.column(name), settings.task, unit)
+            return infer_target(name, store.column(name), settings.task, unit, settings.transform)
+        if settings.transform != "none":
+            raise GroundworkError(f"{name!r} has a value for each pixel: use --transform none")
         return pixel_target(name, _distinct(store, name), settings.task, source.classes.get(name, ()), unit)
 
-    return TaskSpec(domain=domain.name, targets=tuple(map(described, names)), split=split)
+    column = _split_column(source, settings, split.method)
+    return TaskSpec(
+        domain=domain.name,
+        targets=tuple(map(described, names)),
+        split=split.model_copy(update={"column": column}),
+        replicates=settings.replicates,
+    )
+
+
+def _split_column(source: Source, settings: TaskSettings, method: str) -> str:
+    column = settings.split_column
+    if method not in COLUMN_METHODS:
+        if column:
+            raise GroundworkError(
+                f"column {column!r} decides nothing in a {method} split: add --split time or --split given, "
+                "or leave out --split-column"
+            )
+        return ""
+    listed = ", ".join(source.columns[:20]) or "none"
+    if not column:
+        holds = "the time of each row" if method == "time" else "train, val or test"
+        raise GroundworkError(
+            f"--split {method} needs --split-column, the column that holds {holds}; columns: {listed}"
+        )
+    if column not in source.columns:
+        raise GroundworkError(f"{source.name} has no column {column!r} to split by; columns: {listed}")
+    return column
 
 
 def _distinct(store: Store, name: str) -> np.ndarray:
@@ -116,36 +145,101 @@ def label(
 ) -> LabelledData:
     """Find labels and groups, set aside the rows that have no usable label, and split the rest.
 
+    Rows that are the same thing become one by the task's rule, where pixels do not carry the labels. A bound
+    may be learnt from and is not tested on.
     ``known`` gives the side of each identity of an earlier split, which is then carried over: raises
     CannotExtend where that is not possible.
     """
-    has_label: np.ndarray
-    if is_pixel_task(task.targets):
-        labels = np.zeros((len(store), 0))
-        has_label = np.array([np.isfinite(values).any() for values in store.labels(task.targets[0].name)])
-        cells: list[list[str]] = [[""] * len(store)]
-    else:
-        cells = [store.column(target.name) for target in task.targets]
-        labels = label_matrix(task.targets, cells)
-        has_label = np.asarray(np.isfinite(labels).any(axis=1))
-    usable = np.flatnonzero(has_label)
-    rejects = list(store.rejects()) + _unlabelled(store, has_label, cells, task.targets)
-    if len(usable) < FEWEST_ROWS:
+    cells, labels, has_label = _read(store, task.targets)
+    rejects = [*store.rejects(), *_unlabelled(store, has_label, cells, task.targets)]
+    usable, marks = np.flatnonzero(has_label), None
+    if task.split.method in COLUMN_METHODS:
+        usable, marks, unmarked = _marked(source, store, usable, task.split)
+        rejects += unmarked
+    identities = store.subset(usable).identities
+    if marks is not None:
+        marks = mark_identities(marks, identities, task.split)
+    joined = join_replicates(labels.at(usable), task.targets, identities, task.replicates)
+    rejects += [
+        Reject(int(store.rows[usable[row]]), reason, _written(cells, usable[row]))
+        for row, reason in joined.conflicts
+    ]
+    chosen, identities = store.subset(usable[joined.rows]), [identities[row] for row in joined.rows]
+    if len(chosen) < FEWEST_ROWS:
         raise GroundworkError(
-            f"only {len(usable)} rows have a usable {domain.noun} and a label; "
+            f"only {len(chosen)} rows have a usable {domain.noun} and a label; "
             f"at least {FEWEST_ROWS} are needed"
         )
-    chosen, labels = store.subset(usable), labels[usable]
-    identities = chosen.identities
-    groups = domain.groups(read_again(domain, source, spec, chosen.rows), task.split.method)
+    if marks is None:
+        groups = domain.groups(read_again(domain, source, spec, chosen.rows), task.split.method)
+    else:
+        groups, marks = numbered(identities), marks[joined.rows]
     sides = (
-        split(groups, task.split, identities)
+        split(groups, task.split, identities, marks)
         if known is None
-        else extend(groups, task.split, identities, known)
+        else extend(groups, task.split, identities, known, marks)
     )
-    data = LabelledData(chosen, identities, labels, task, sides, rejects)
+    final = _without_bounds(joined.labels, sides.test)
+    remark = _remark(domain, task, cells, labels, joined)
+    data = LabelledData(chosen, identities, final.values, final.signs, task, sides, rejects, remark)
     _refuse_unlearnable(data)
     return data
+
+
+def _read(store: Store, targets: Sequence[Target]) -> tuple[list[list[str]], Labels, np.ndarray]:
+    """Cells by target, what they say, and which rows have a label; pixels have neither cells nor labels."""
+    if is_pixel_task(targets):
+        has_label = [bool(np.isfinite(values).any()) for values in store.labels(targets[0].name)]
+        nothing = Labels(np.zeros((len(store), 0)), np.zeros((len(store), 0), np.int8))
+        return [[""] * len(store)], nothing, np.array(has_label, bool)
+    cells = [store.column(target.name) for target in targets]
+    labels = read_labels(targets, cells)
+    return cells, labels, labels.measured
+
+
+def _marked(
+    source: Source, store: Store, usable: np.ndarray, split: SplitSpec
+) -> tuple[np.ndarray, np.ndarray, list[Reject]]:
+    """Those of the rows at ``usable`` that the split column marks, with what mark, and the others."""
+    rows = store.rows[usable]
+    wanted = set(rows.tolist())
+    cells = [row.fields.get(split.column, "") for row in source.stream() if row.index in wanted]
+    marks = read_marks(cells, split)
+    said = np.isfinite(marks)
+    unmarked = [
+        Reject(int(rows[place]), why_unmarked(cells[place], split), cells[place][:500])
+        for place in np.flatnonzero(~said).tolist()
+    ]
+    return usable[said], marks[said], unmarked
+
+
+def _without_bounds(labels: Labels, test: np.ndarray) -> Labels:
+    """Without those of test rows: how far an answer is from a truth that is only bounded, nobody can say."""
+    values, signs = labels.values.copy(), labels.signs.copy()
+    values[test] = np.where(signs[test] != 0, np.nan, values[test])
+    signs[test] = 0
+    return Labels(values, signs)
+
+
+def _remark(
+    domain: Domain, task: TaskSpec, cells: Sequence[Sequence[str]], labels: Labels, joined: Joined
+) -> str:
+    """In one line, what is not plain about ``cells``; empty where all is. ``labels`` are of all rows."""
+    lower, upper = int((labels.signs > 0).sum()), int((labels.signs < 0).sum())
+    approximate, without_logarithm = 0, 0
+    for target, column in zip(task.targets, cells, strict=True):
+        if target.kind == "regression" and target.level == "sample":
+            approximate += sum(map(is_approximate, column))
+            if target.transform != "none":
+                without_logarithm += sum(has_no_logarithm(cell) for cell in column)
+    counted = {
+        f"bounds ({lower:,} lower, {upper:,} upper), learnt as such and not tested on": lower + upper,
+        "approximate values, learnt as they are": approximate,
+        f"values without a logarithm, as {task.targets[0].transform} needs, left out": without_logarithm,
+        f"rows joined with others of the same {domain.noun} ({task.replicates})": joined.merged,
+        "labels left out because replicates disagree": len(joined.conflicts),
+    }
+    return "; ".join(f"{count:,} {what}" for what, count in counted.items() if count)
 
 
 def read_again(domain: Domain, source: Source, spec: EncodingSpec, rows: np.ndarray) -> Iterator[Record]:
@@ -167,14 +261,20 @@ def chosen_method(domain: Domain, source: Source, asked: str) -> str:
 
 
 def _refuse_unlearnable(data: LabelledData) -> None:
-    train = data.split.train
+    train, test = data.split.train, data.split.test
     if is_pixel_task(data.task.targets):
         return  # a row without a label on any pixel is set aside already
+    exact = np.isfinite(data.labels) & (data.signs == 0)
     for column, target in enumerate(data.task.targets):
-        if not np.isfinite(data.labels[train, column]).any():
+        if not exact[train, column].any():
+            lacks = "only bounds as labels" if np.isfinite(data.labels[train, column]).any() else "no label"
             raise GroundworkError(
-                f"target {target.name!r} has no label among the training rows: use --split random"
+                f"target {target.name!r} has {lacks} among the training rows: use --split random"
             )
+    if not exact[test].any():
+        raise GroundworkError(
+            "the test rows have only bounds as labels, by which nothing can be judged: use --split random"
+        )
 
 
 def _unlabelled(
@@ -183,11 +283,15 @@ def _unlabelled(
     """Rows whose labels are all missing or unreadable; a single unreadable cell is only a gap."""
     rejects = []
     for index in np.flatnonzero(~has_label).tolist():
-        written = [column[index] for column in cells]
-        if all(is_missing(cell) for cell in written):
-            reason = "no label"
-        else:
-            expected = "a number" if targets[0].kind == "regression" else "one of the classes"
-            reason = f"label is not {expected}"
-        rejects.append(Reject(int(store.rows[index]), reason, ", ".join(written)[:500]))
+        measured = [
+            fault_of(target, column[index])
+            for target, column in zip(targets, cells, strict=True)
+            if not is_missing(column[index])
+        ]
+        reason = measured[0] if measured else "no label"
+        rejects.append(Reject(int(store.rows[index]), reason, _written(cells, index)))
     return rejects
+
+
+def _written(cells: Sequence[Sequence[str]], row: int) -> str:
+    return ", ".join(column[row] for column in cells)[:500]

@@ -19,10 +19,13 @@ from domains.contract import (
     FROM_DATA,
     Domain,
     GroundworkError,
+    ReplicateRule,
     TaskName,
+    Transform,
     digest_of,
     load_domain,
 )
+from domains.splits import COLUMN_METHODS
 from models.settings import PretrainingSettings, SizeSettings, TrainingSettings, TuningSettings
 
 Kind = Literal["pretrain", "finetune", "retrain", "predict"]
@@ -90,7 +93,32 @@ class TaskSettings(BaseModel):
     ] = "auto"
     unit: Annotated[
         str,
-        Field(max_length=40, description="Unit of the targets, for labels (K, mol/L); empty = the dataset's"),
+        Field(
+            max_length=40,
+            description="Unit of the columns to predict, as the file writes them (K, mol/L, nM); empty = the "
+            "dataset's",
+        ),
+    ] = ""
+    transform: Annotated[
+        Transform,
+        Field(
+            description="What is learnt of numbers, and answered: log10 of them; pIC50 = -log10 of a "
+            "concentration in mol/L, its unit from `unit` or the column's name (IC50_nM)"
+        ),
+    ] = "none"
+    replicates: Annotated[
+        ReplicateRule,
+        Field(
+            description="Rows that are the same thing become one: median or mean of numbers, majority of "
+            "classes, with contradictions left out; first = the first row's label; keep = leave all rows"
+        ),
+    ] = "median"
+    split_column: Annotated[
+        str,
+        Field(
+            max_length=200,
+            description="Column with dates or numbers (split: time), or with sides (split: given)",
+        ),
     ] = ""
     foundation: Annotated[
         str,
@@ -296,9 +324,10 @@ def _name_settings(default: str) -> type[BaseModel]:
 def _split_settings(domain: Domain) -> type[BaseModel]:
     described = (
         "How test rows are held out: by group, so that no group is on both sides (80/10/10); "
-        f"auto = {domain.split_methods[0]} where the data allow it"
+        f"auto = {domain.split_methods[0]} where the data allow it; time = the latest of split_column; "
+        "given = as split_column says: train, val or test"
     )
-    methods: Any = Literal[("auto", *domain.split_methods)]
+    methods: Any = Literal[("auto", *domain.split_methods, *COLUMN_METHODS)]
     return create_model("SplitSettings", split=(methods, Field(default="auto", description=described)))
 
 

@@ -1,4 +1,4 @@
-"""Targets: what a column of cells or a label raster is, and its cells and pixels as numbers."""
+"""Targets: what a column of cells or a label raster is, and the pixels of one as numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from domains.contract import ClassSpec, GroundworkError, Target, TaskName
+from domains.contract import ClassSpec, GroundworkError, Target, TaskName, Transform
+from models.cells import class_label, is_missing, measurement_of, number_of, transformed_unit
 
 AskedTask = Literal["auto"] | TaskName
 
@@ -18,23 +19,27 @@ MOSTLY = 0.9
 """Share of numbers that makes a column numeric; its other cells are reported, not learnt."""
 
 
-def infer_target(name: str, cells: Sequence[str], kind: AskedTask, unit: str = "") -> Target:
+def infer_target(
+    name: str, cells: Sequence[str], kind: AskedTask, unit: str = "", transform: Transform = "none"
+) -> Target:
     """Say what a column of text cells is.
 
-    The rule of ``auto``: a column of which at least nine measured cells in ten are numbers is a
-    regression target, unless they are exactly the two numbers 0 and 1, which make it binary; any
-    other column is a classification target, binary with two distinct texts and multiclass with 3 to
-    100. A classification target by request takes its distinct cells as classes. Empty cells and
-    ``nan`` are not measured. Raises GroundworkError for a column that is empty, constant or neither.
+    The rule of ``auto``: a column of which at least nine measured cells in ten are numbers or bounds on one
+    (``>10``) is a regression target, unless the numbers are exactly 0 and 1, which make it binary, or all are
+    bounds; any other column is a classification target, binary with two distinct texts and multiclass with
+    3 to 100. A classification target by request takes its distinct cells as classes. Empty cells and
+    ``nan`` are not measured. ``unit`` is that of the cells; with a ``transform`` the target's is another one.
+    Raises GroundworkError for a column that is empty, constant or neither.
     """
     measured = [cell.strip() for cell in cells if not is_missing(cell)]
     if not measured:
         raise GroundworkError(f"target {name!r} has no value in any usable row: choose another column")
-    numbers = [number_of(cell) for cell in measured]
-    distinct_numbers = sorted({number for number in numbers if number is not None})
+    numbers = [measurement_of(cell) for cell in measured]
+    exact = sorted({number for number, sign in filter(None, numbers) if sign == 0})
     numeric = sum(number is not None for number in numbers) >= MOSTLY * len(measured)
     if kind == "auto":
-        kind = "regression" if numeric and distinct_numbers != [0.0, 1.0] else "classification"
+        is_regression = numeric and bool(exact) and exact != [0.0, 1.0]
+        kind = "regression" if is_regression else "classification"
     if kind == "regression":
         if not numeric:
             odd = next(cell for cell, number in zip(measured, numbers, strict=True) if number is None)
@@ -42,9 +47,12 @@ def infer_target(name: str, cells: Sequence[str], kind: AskedTask, unit: str = "
                 f"target {name!r} holds text such as {odd[:40]!r} where numbers are needed: "
                 "clean it or use --task classification"
             )
-        if len(distinct_numbers) == 1:
-            raise GroundworkError(f"target {name!r} is constant ({measured[0]}): there is nothing to learn")
-        return Target(name=name, kind="regression", unit=unit)
+        return _regression_target(name, exact, unit, transform)
+    if transform != "none":
+        raise GroundworkError(
+            f"target {name!r} holds classes, which have no {transform}: use --transform none, "
+            "or --task regression for numbers"
+        )
     # "0", "0.0" and "0." are one class; the shortest way to write the number names it.
     distinct = sorted(
         {class_label(cell) for cell in measured}, key=lambda label: (number_of(label) or 0, label)
@@ -57,6 +65,19 @@ def infer_target(name: str, cells: Sequence[str], kind: AskedTask, unit: str = "
             "is it a name rather than a target? use --task regression for numbers"
         )
     return Target(name=name, kind="binary" if len(distinct) == 2 else "multiclass", classes=tuple(distinct))
+
+
+def _regression_target(name: str, exact: Sequence[float], unit: str, transform: Transform) -> Target:
+    usable = [number for number in exact if number > 0 or transform == "none"]
+    if not usable:
+        lacks = "number: all are bounds" if not exact else f"positive number, which {transform} needs"
+        raise GroundworkError(f"target {name!r} has no {lacks}: choose another column")
+    if len(usable) == 1:
+        raise GroundworkError(f"target {name!r} is constant ({usable[0]:g}): there is nothing to learn")
+    if transform == "none":
+        return Target(name=name, kind="regression", unit=unit)
+    learnt, cells = transformed_unit(name, transform, unit)
+    return Target(name=name, kind="regression", unit=learnt, transform=transform, cell_unit=cells)
 
 
 def pixel_target(
@@ -107,43 +128,6 @@ def pixel_labels(target: Target, values: np.ndarray) -> np.ndarray:
     known = np.asarray(target.values, np.float32)[order]
     places = np.searchsorted(known, values).clip(max=len(known) - 1)
     return np.where(known[places] == values, order[places].astype(np.float32), np.float32("nan"))
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell says that nothing was measured."""
-    return cell.strip().lower() in {"", "nan", "na", "n/a", "null", "none"}
-
-
-def number_of(cell: str) -> float | None:
-    """The finite number a cell writes, or None."""
-    try:
-        number = float(cell)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
-
-
-def class_label(cell: str) -> str:
-    """The label that a cell of a classification target writes."""
-    number = number_of(cell)
-    return cell.strip() if number is None else f"{number:g}"
-
-
-def label_matrix(targets: Sequence[Target], columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Text cells by target -> float64 [n, targets].
-
-    Holds values or class codes; NaN where not measured or where the cell does not fit the target.
-    """
-    labels = np.full((len(columns[0]), len(targets)), np.nan)
-    for index, (target, cells) in enumerate(zip(targets, columns, strict=True)):
-        codes = {label: float(code) for code, label in enumerate(target.classes)}
-        for row, cell in enumerate(cells):
-            if is_missing(cell):
-                continue
-            value = number_of(cell) if target.kind == "regression" else codes.get(class_label(cell))
-            if value is not None:
-                labels[row, index] = value
-    return labels
 
 
 def is_pixel_task(targets: Sequence[Target]) -> bool:

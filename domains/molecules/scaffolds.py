@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from domains.contract import GroundworkError, Record
+from domains.molecules.clusters import cluster
+from domains.molecules.floors import morgan_fingerprint
+from domains.splits import numbered
 
-SPLIT_METHODS = ("scaffold", "random")
+SPLIT_METHODS: tuple[str, ...] = ("scaffold", "random", "scaffold-balanced", "cluster")
 
 
 def group_records(records: Iterable[Record], method: str) -> np.ndarray:
-    """Group of each record, int64 [n], numbered by first appearance.
+    """Group of each record, int64 [n].
 
-    ``scaffold``: the Bemis-Murcko framework without stereo, as MoleculeNet, DeepChem and Chemprop cut it
-    (Bemis & Murcko, J. Med. Chem. 1996, 39, 2887); as there, all molecules without a ring share the
-    empty scaffold and are one group. ``random``: one group per molecule, so that duplicates stay together.
+    ``scaffold`` and ``scaffold-balanced``: the Bemis-Murcko framework without stereo, as MoleculeNet,
+    DeepChem and Chemprop cut it (Bemis & Murcko, J. Med. Chem. 1996, 39, 2887); as there, all molecules
+    without a ring share the empty scaffold and are one group. ``cluster``: molecules with like ECFP4 (see
+    ``clusters``).
+    ``random``: one group per molecule, so that duplicates stay together.
     Raises GroundworkError for another method.
     """
     if method == "random":
-        return _numbered(record.identity for record in records)
-    if method == "scaffold":
+        return numbered(record.identity for record in records)
+    if method in ("scaffold", "scaffold-balanced"):
         with rdBase.BlockLogs():
-            return _numbered(_scaffold(record) for record in records)
+            return numbered(_scaffold(record) for record in records)
+    if method == "cluster":
+        return _clusters(records)
     raise GroundworkError(f"molecules cannot be split by {method!r}: use one of {', '.join(SPLIT_METHODS)}")
 
 
@@ -36,6 +43,11 @@ def _scaffold(record: Record) -> str:
         return Chem.MolToSmiles(record.value, isomericSmiles=False)
 
 
-def _numbered(keys: Iterable[Hashable]) -> np.ndarray:
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+def _clusters(records: Iterable[Record]) -> np.ndarray:
+    """Equal fingerprints are clustered once: copies and stereoisomers stay together, and count once."""
+    packed = [np.packbits(morgan_fingerprint(record)).tobytes() for record in records]
+    if not packed:
+        return np.zeros(0, np.int64)
+    distinct = list(dict.fromkeys(packed))
+    fingerprints = np.frombuffer(b"".join(distinct), np.uint8).reshape(len(distinct), -1)
+    return cluster(fingerprints)[numbered(packed)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -11,7 +13,7 @@ from domains.contract import GroundworkError, SplitSpec
 from domains.splits import SIDES, CannotExtend, Split, extend, split
 
 group_lists = st.lists(st.integers(0, 30), min_size=10, max_size=200)
-methods = st.sampled_from(["scaffold", "random", "cluster"])
+methods = st.sampled_from(["scaffold", "scaffold-balanced", "random", "cluster"])
 
 
 def made(groups: list[int], spec: SplitSpec) -> Split:
@@ -114,6 +116,74 @@ def test_impossible_fractions_are_refused(fractions: tuple[float, float, float])
         )
 
 
+def test_large_groups_go_to_train_where_the_split_is_balanced() -> None:
+    groups = np.array([*[0] * 12, *[1] * 9, *[2] * 6, *range(3, 76)])  # 100 rows; 5 are half of val
+    names = [str(n) for n in range(100)]
+    ids = set()
+    for seed in range(8):
+        found = split(groups, SplitSpec(method="scaffold-balanced", seed=seed), names)
+        assert set(range(27)) <= set(found.train.tolist())
+        ids.add(found.id)
+    assert len(ids) == 8
+    again = split(groups, SplitSpec(method="scaffold-balanced", seed=7), names)
+    assert again.id == found.id
+
+
+# ------------------------------------------------------------------------------------------ by a column
+
+
+def in_time(times: list[float], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> Split:
+    spec = SplitSpec(method="time", seed=0, fractions=fractions, column="year")
+    return split(np.arange(len(times)), spec, [str(n) for n in range(len(times))], np.array(times, float))
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=3, max_size=200), st.sampled_from([(0.8, 0.1, 0.1), (0.9, 0.1, 0)])
+)
+def test_the_past_is_learnt_from_and_the_latest_held_out(
+    times: list[int], fractions: tuple[float, float, float]
+) -> None:
+    assume(len(set(times)) >= 3)
+    found = in_time(times, fractions)
+    marks = np.array(times)
+    held = [marks[side] for side in (found.train, found.val, found.test) if len(side)]
+    assert len(held) == sum(fraction > 0 for fraction in fractions)
+    for before, after in pairwise(held):
+        assert before.max() < after.min()  # rows of one time stay together
+    assert sum(map(len, held)) == len(times)
+
+
+def test_sides_in_time_come_as_near_to_the_fractions_as_times_allow() -> None:
+    found = in_time(list(range(100)))
+    assert (found.train.tolist()[-1], found.val.tolist()[-1]) == (79, 89)
+    years = [2010] * 50 + [2011] * 28 + [2012] * 14 + [2013] * 8
+    assert [len(side) for side in (in_time(years).train, in_time(years).val, in_time(years).test)] == [
+        78,
+        14,
+        8,
+    ]
+    with pytest.raises(GroundworkError, match=r"column 'year' holds 2 distinct times .* too few for 3 sides"):
+        in_time([2010] * 50 + [2011] * 50)
+
+
+def as_given(sides: list[int]) -> Split:
+    spec = SplitSpec(method="given", seed=0, column="set")
+    return split(np.arange(len(sides)), spec, [str(n) for n in range(len(sides))], np.array(sides, float))
+
+
+def test_given_sides_are_kept_and_must_all_be_there() -> None:
+    found = as_given([0, 2, 1, 0])
+    assert (found.train.tolist(), found.val.tolist(), found.test.tolist()) == ([0, 3], [2], [1])
+    with pytest.raises(GroundworkError, match="column 'set' puts no usable row into val: mark some"):
+        as_given([0, 2, 2, 0])
+
+
+@pytest.mark.parametrize(("method", "marks"), [("random", np.zeros(3)), ("time", None)])
+def test_marks_belong_to_the_methods_of_a_column(method: str, marks: np.ndarray | None) -> None:
+    with pytest.raises(ValueError, match="marks are for"):
+        split(np.arange(3), SplitSpec(method=method, seed=0), list("abc"), marks)
+
+
 # ------------------------------------------------------------------------------------------ extension
 
 
@@ -180,3 +250,29 @@ def test_a_group_that_joins_two_sides_cannot_be_carried_over() -> None:
     known = {"m0": "train", "m1": "test"}
     with pytest.raises(CannotExtend, match="a random group now holds rows of train and of test"):
         extend(groups, SplitSpec(method="random", seed=0), [f"m{n}" for n in range(41)], known)
+
+
+@given(st.integers(20, 100), st.integers(0, 50))
+def test_a_split_in_time_moves_on(size: int, more: int) -> None:
+    spec = SplitSpec(method="time", seed=0, column="year")
+    names = [f"m{number}" for number in range(size + more)]
+    times = np.arange(size + more, dtype=float)
+    known = sides_of(split(np.arange(size), spec, names[:size], times[:size]), names[:size])
+    found = extend(np.arange(size + more), spec, names, known, times)
+    assert found.id == split(np.arange(size + more), spec, names, times).id
+    assert set(range(int(0.8 * size) - 1)) <= set(found.train.tolist())
+
+
+def test_rows_learnt_from_are_not_held_out_later() -> None:
+    spec = SplitSpec(method="time", seed=0, column="year")
+    names = [f"m{number}" for number in range(40)]
+    known = sides_of(split(np.arange(40), spec, names, np.arange(40.0)), names)
+    with pytest.raises(CannotExtend, match="m16 was in train and would be in val now"):
+        extend(np.arange(20), spec, names[:20], known, np.arange(20.0))  # the later half is gone
+    marked = SplitSpec(method="given", seed=0, column="set")
+    sides = np.array([0.0, 0, 1, 2])
+    assert extend(np.arange(4), marked, list("abcd"), {"a": "test"}, sides).train.tolist() == [0, 1]
+    with pytest.raises(CannotExtend, match="d was in val and would be in test now"):
+        extend(np.arange(4), marked, list("abcd"), {"d": "val"}, sides)
+    with pytest.raises(CannotExtend, match="no usable row into test"):
+        extend(np.arange(3), marked, list("abc"), {}, sides[:3])

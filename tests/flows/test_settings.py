@@ -69,7 +69,11 @@ def test_the_form_knows_ranges_and_choices() -> None:
     assert (shown["epochs"]["minimum"], shown["epochs"]["maximum"]) == (1, 10_000)
     assert shown["head_dropout"]["exclusiveMaximum"] == 1
     assert shown["mode"]["enum"] == ["probe", "lora", "full"]
-    assert shown["split"]["enum"] == ["auto", "scaffold", "random"]
+    assert shown["split"]["enum"] == [
+        "auto", "scaffold", "random", "scaffold-balanced", "cluster", "time", "given",
+    ]  # fmt: skip
+    assert shown["transform"]["enum"] == ["none", "log10", "pIC50"]
+    assert shown["replicates"]["enum"] == ["median", "mean", "first", "keep"]
     assert shown["task"]["enum"] == ["auto", "regression", "classification"]
     assert shown["size"]["enum"] == ["tiny", "small", "base"]
     assert shown["target"]["type"] == "array"

@@ -1,4 +1,4 @@
-"""What a column is, what its cells mean, and what learns when an encoder is tuned."""
+"""What learns when an encoder is tuned."""
 
 from __future__ import annotations
 
@@ -9,88 +9,10 @@ import pytest
 import torch
 from small_models import LOGP, PHASE, TOXIC, samples_of, small_encoder, task_model
 
-from domains.contract import GroundworkError
 from models.encoder import parameter_count
-from models.targets import infer_target, is_missing, label_matrix
 from models.tuning import TaskModel, merge, prepare
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "CCCCCC", "OCC(O)CO"]
-
-
-@pytest.mark.parametrize(
-    ("cells", "kind", "expected"),
-    [
-        (["1.5", "2", "-3e1"], "auto", "regression"),
-        (["0", "1", "1"], "auto", "binary"),
-        (["0.0", "1.0", ""], "auto", "binary"),
-        (["1", "2", "1"], "auto", "regression"),
-        (["0", "1", "2"], "auto", "regression"),
-        (["yes", "no", "yes"], "auto", "binary"),
-        (["gas", "solid", "liquid"], "auto", "multiclass"),
-        (["1"] * 5 + ["2"] * 4 + ["<5"], "auto", "regression"),
-        (["1"] * 5 + ["2"] * 3 + ["<5", ">9"], "auto", "multiclass"),
-        (["1", "2", "3"], "classification", "multiclass"),
-        (["7", "9"], "classification", "binary"),
-        (["0", "1"], "regression", "regression"),
-        (["", "nan", "NA", "None", "1.0", "2.0"], "auto", "regression"),
-    ],
-)
-def test_the_rule_of_kinds(cells: list[str], kind, expected: str) -> None:
-    target = infer_target("y", cells, kind, "K")
-    assert target.kind == expected
-    assert target.unit == ("K" if expected == "regression" else "")
-
-
-@pytest.mark.parametrize(
-    ("cells", "kind", "classes"),
-    [
-        (["1", "0", "1.0"], "auto", ("0", "1")),
-        (["yes", "no"], "auto", ("no", "yes")),
-        (["10", "9", "1"], "classification", ("1", "9", "10")),
-        ([" solid ", "gas", "solid"], "auto", ("gas", "solid")),
-        (["0.50", ".5", "2"], "classification", ("0.5", "2")),
-    ],
-)
-def test_classes_in_order(cells: list[str], kind, classes: tuple[str, ...]) -> None:
-    assert infer_target("y", cells, kind).classes == classes
-
-
-@pytest.mark.parametrize(
-    ("cells", "kind", "said"),
-    [
-        (["", "nan", "n/a"], "auto", "'y' has no value in any usable row: choose another column"),
-        (["3", "3.0", ""], "auto", r"'y' is constant \(3\)"),
-        (["a", "a"], "auto", r"'y' is constant \(a\)"),
-        (["1", "1"], "classification", r"'y' is constant \(1\)"),
-        (["1", "low", "2"], "regression", "holds text such as 'low' where numbers are needed"),
-        ([f"name {n}" for n in range(101)], "auto", "has 101 distinct values, more than 100 classes"),
-        (["inf", "inf", "a"], "regression", "holds text such as 'inf'"),
-    ],
-)
-def test_columns_that_cannot_be_learnt(cells: list[str], kind, said: str) -> None:
-    with pytest.raises(GroundworkError, match=said) as error:
-        infer_target("y", cells, kind)
-    assert "\n" not in str(error.value)
-
-
-def test_a_hundred_classes_are_still_classes() -> None:
-    assert infer_target("y", [f"name {n}" for n in range(100)], "auto").outputs == 100
-
-
-@pytest.mark.parametrize("cell", ["", "  ", "NaN", "na", "N/A", "NULL", "none"])
-def test_ways_to_write_nothing(cell: str) -> None:
-    assert is_missing(cell)
-
-
-def test_labels_of_cells() -> None:
-    columns = [["1.5", "", "low", "inf"], ["yes", "no", "maybe", ""], ["solid", "gas", " liquid", "NA"]]
-    expected = [[1.5, 1, 2], [np.nan, 0, 0], [np.nan, np.nan, 1], [np.nan, np.nan, np.nan]]
-    np.testing.assert_array_equal(label_matrix([LOGP, TOXIC, PHASE], columns), expected)
-
-
-def test_numbers_name_the_same_class_however_they_are_written() -> None:
-    target = infer_target("y", ["0", "1.0", "1"], "auto")
-    assert label_matrix([target], [["0.0", "1", "1.", "2"]])[:3, 0].tolist() == [0, 1, 1]
 
 
 def batch_of(model: TaskModel, smiles: list[str] = SMILES) -> dict[str, torch.Tensor]:
