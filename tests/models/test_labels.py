@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.contract import Target
@@ -180,6 +180,7 @@ def test_a_conflict_on_one_target_leaves_the_label_of_another() -> None:
     assert found.conflicts == [(0, reason), (1, reason)]
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 8), st.floats(-5, 5), st.sampled_from([-1, 0, 0, 0, 1])),

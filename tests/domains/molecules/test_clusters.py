@@ -32,6 +32,7 @@ bit_sets = st.lists(st.frozensets(st.integers(0, 11), min_size=1), min_size=1, m
 )
 
 
+@settings(deadline=None)
 @given(bit_sets)
 def test_butina_is_as_published(rows: list[set[int]]) -> None:
     near = np.array([[distance(one, other) <= 0.4 for other in rows] for one in rows])
@@ -43,6 +44,7 @@ def test_butina_is_as_published(rows: list[set[int]]) -> None:
     np.testing.assert_array_equal(butina(packed(rows)), expected)
 
 
+@settings(deadline=None)
 @given(bit_sets, st.integers(0, 40))
 def test_each_follows_a_leader_that_is_near_and_later_rows_change_nothing(
     rows: list[set[int]], before: int
@@ -59,7 +61,7 @@ def test_each_follows_a_leader_that_is_near_and_later_rows_change_nothing(
         np.testing.assert_array_equal(leaders(packed(rows[:before])), found[:before])
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(bit_sets)
 def test_blocks_do_not_show(rows: list[set[int]]) -> None:
     whole = butina(packed(rows)), leaders(packed(rows))
