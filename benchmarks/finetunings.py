@@ -130,6 +130,12 @@ class FineTunings:
         left_out = {"dataset", "pasted", "target", "name", "seed", "resume"}
         return digest_of(settings.model_dump(mode="json", exclude=left_out))
 
+    @staticmethod
+    def rows_digest(settings: FlowSettings) -> str:
+        """Equal for the same choices about which rows there are and which of them are held out."""
+        decides = {"task", "transform", "replicates", "split", *DOMAIN.encoding.model_fields}
+        return digest_of(settings.model_dump(mode="json", include=decides))
+
     def run(self, data: DataSet, seed: int, **options: Any) -> FineTuned:
         """Fine-tune on a set with a seed and these options, and nothing else said."""
         settings = self.settings(data, seed, **options)

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks.label_curve import CURVE_SIZES, curve_of, draw_rows, draws_of
-from benchmarks.ledger import RESULTS, ROOT, arguments, measured
+from benchmarks.ledger import RESULTS, ROOT, arguments, code_digest, measured
 from benchmarks.peers import CHEMPROP, chemprop_predictions
 from domains.contract import GroundworkError, digest_of
 from domains.tables import digest_of_file
@@ -66,16 +66,22 @@ def modules(folder: str) -> list[str]:
     return [f"{folder}/{file.name}" for file in found if file.name not in NOT_LEARNING[folder]]
 
 
-def rows_code() -> list[str]:
-    return [*modules("domains/molecules"), "domains/splits.py", "flows/labelled.py", "models/targets.py"]
+def _rows_code() -> list[str]:
+    labels = ["flows/labelled.py", "models/cells.py", "models/labels.py", "models/targets.py"]
+    return [*modules("domains/molecules"), "domains/marks.py", "domains/splits.py", *labels]
 
 
-def floor_code() -> list[str]:
-    return [*rows_code(), "models/baselines.py"]
-
-
-def learning_code() -> list[str]:
-    return sorted({*rows_code(), *modules("models"), "flows/finetune.py", "flows/ingest.py"})
+def deciding_code() -> dict[str, list[str]]:
+    """Files that decide the figures, by what they are figures of."""
+    rows = _rows_code()
+    learning = sorted({*rows, *modules("models"), "flows/finetune.py", "flows/ingest.py"})
+    return {
+        "tuned": learning,
+        "few": [*learning, "benchmarks/label_curve.py"],
+        "floor": [*rows, "models/baselines.py"],
+        # Rows of one split id are the same rows: whatever else of the code has changed, the peer's has not.
+        "peer": ["benchmarks/peers.py"],
+    }
 
 
 def main() -> None:
@@ -129,6 +135,9 @@ class Cells:
         self.foundation = foundation
         self.again = again
         self.ledger = ledger
+        # Modules stay as they were imported, whatever becomes of their files in the hours that this may take.
+        self.code = deciding_code()
+        self.began_with = {kind: code_digest(code) for kind, code in self.code.items()}
 
     def open(self, name: str) -> DataSet:
         from benchmarks.finetunings import open_set
@@ -140,18 +149,18 @@ class Cells:
         if model in OPTIONS:
             return self._tuned(data, model, seed, {"labels": "all"}, lambda: data)
         if model in FLOORS:
+            rows = self.tunings.rows_digest(self.tunings.settings(data, seed))
             return self._measured(
-                {"set": data.name, "model": model, "labels": "all"},
-                floor_code(),
+                {"set": data.name, "model": model, "labels": "all", "rows": rows},
+                "floor",
                 data.digest,
                 seed,
                 lambda: _figures(self.tunings.rows_of(data, seed), FLOORS[model]),
             )
-        # Rows of one split id are the same rows: whatever else of the code has changed, the peer's has not.
         split_id = self.plain(data, "ecfp_forest", seed)["split_id"]
         return self._measured(
             {"set": data.name, "model": model, "labels": "all", "version": CHEMPROP, "split": split_id},
-            ["benchmarks/peers.py"],
+            "peer",
             data.digest,
             seed,
             lambda: self._peer(data, seed),
@@ -192,9 +201,9 @@ class Cells:
             "foundation": "none" if scratch else self.foundation,
             **told,
         }
-        code = learning_code() + (["benchmarks/label_curve.py"] if given else [])
+        kind = "few" if given else "tuned"
         return self._measured(
-            key, code, data.digest, seed, lambda: _figures(self.tunings.run(rows(), seed, **options))
+            key, kind, data.digest, seed, lambda: _figures(self.tunings.run(rows(), seed, **options))
         )
 
     def _peer(self, data: DataSet, seed: int) -> Line:
@@ -208,12 +217,14 @@ class Cells:
         truth = tuned.rows.loc[tuned.rows["side"] == "test", names].to_numpy(float)
         return figures(SampleResults(tuned.targets, truth, answered), tuned.kind)
 
-    def _measured(
-        self, key: Line, code: Iterable[str], digest: str, seed: int, measure: Callable[[], Line]
-    ) -> Line:
+    def _measured(self, key: Line, kind: str, digest: str, seed: int, measure: Callable[[], Line]) -> Line:
+        if code_digest(self.code[kind]) != self.began_with[kind]:
+            raise GroundworkError(
+                "the code has changed since this benchmark was started: start it again to go on from here"
+            )
         line = measured(
             NAME,
-            code=code,
+            code=self.code[kind],
             data=digest,
             seed=seed,
             device=accelerator(),

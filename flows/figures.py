@@ -273,14 +273,13 @@ def worst_errors_page(
     captions = _worst(data, evaluation)
     wanted = data.store.rows[data.split.test[list(captions)]] if captions else np.zeros(0, np.int64)
     caption_of = dict(zip(wanted.tolist(), captions.values(), strict=True))
-    explained = _explained(job, predictor)
     drawings = {
-        record.row: _draw(job, record, caption_of[record.row], target, explained).decode()
+        record.row: _draw(job, record, caption_of[record.row], target, predictor).decode()
         for record in read_again(job.domain, job.source, job.spec, wanted)
     }
     drawn = [drawings[row] for row in wanted.tolist()]
     cards = [f"<figure>{drawing[drawing.index('<svg') :]}</figure>" for drawing in drawn]
-    legend = "" if explained is None else f"<p>{_legend(target)}</p>"
+    legend = f"<p>{_legend(target)}</p>" if _can_explain(job, predictor) else ""
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>"
         "<style>body{font-family:sans-serif}"
@@ -289,17 +288,16 @@ def worst_errors_page(
     )
 
 
-def _explained(job: Job, predictor: Predictor | None) -> TaskModel | None:
-    """The model whose answers can be shared out among tokens, and shown so."""
-    if predictor is None or not isinstance(job.domain, DrawsWeights):
-        return None
-    return predictor.model if isinstance(predictor.model, TaskModel) else None
+def _can_explain(job: Job, predictor: Predictor | None) -> bool:
+    """Whether answers can be shared out among the tokens, and shown so."""
+    return isinstance(job.domain, DrawsWeights) and isinstance(getattr(predictor, "model", None), TaskModel)
 
 
-def _draw(job: Job, record: Record, caption: str, target: Target, model: TaskModel | None) -> bytes:
-    if model is None or not isinstance(job.domain, DrawsWeights):
+def _draw(job: Job, record: Record, caption: str, target: Target, predictor: Predictor | None) -> bytes:
+    model = predictor.model if predictor is not None else None
+    if predictor is None or not isinstance(model, TaskModel) or not isinstance(job.domain, DrawsWeights):
         return job.domain.draw(record, caption)
-    added = attribute_atoms(model, job.domain.encode(record, job.spec), target)
+    added = attribute_atoms(model, predictor.encode(record), target)
     return job.domain.draw_weights(record, caption, added.atoms.tolist())
 
 

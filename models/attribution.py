@@ -1,8 +1,9 @@
 """What each atom adds to an answer: integrated gradients on the atom embeddings.
 
 Sundararajan, Taly & Yan, Axiomatic Attribution for Deep Networks, ICML 2017. The path leads from a molecule
-whose atoms are all hidden, as masked pretraining hides them, to the molecule itself; its graph stays. The
-attributions of the atoms add up to the difference of the two answers.
+whose atoms are all hidden, as masked pretraining hides them, to the molecule itself; its graph stays, and so
+does what a head sees beside the embedding. The attributions of the atoms add up to the difference of the two
+answers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from domains.contract import GroundworkError, Sample, Target
 from models.graph_transformer import CodeEmbedding, GraphTransformer
 from models.tuning import TaskModel
 
-STEPS = 32
-"""Points of the path (Gauss-Legendre). The integrand is smooth: with these the sum is met to about 1e-3."""
+STEPS = (32, 128, 512)
+"""Points of the path (Gauss-Legendre), as many as are needed. A usual molecule takes the fewest; the
+embedding of one of a few atoms can turn about within a small part of the path, where it is normalised."""
+TOLERANCE = 1e-3
+"""Largest difference of the sum from what it must be, relative to that."""
+PAIRS = 100_000
+"""Pairs of atoms that are answered at once: attention's memory grows with them."""
 
 
 @dataclass(frozen=True)
@@ -39,40 +45,53 @@ def attribute_atoms(model: TaskModel, sample: Sample, target: Target) -> Attribu
     Of a target of several classes, the logit of the most probable one. Raises GroundworkError for a model
     without an encoder of molecules.
     """
-    encoders = [module for module in model.modules() if isinstance(module, GraphTransformer)]
-    if not encoders:
-        raise GroundworkError("only models of molecules tell what an atom adds")
     columns = next(columns for known, columns in model.slices() if known == target)
-    device = next(model.parameters()).device
-    nodes, weights = np.polynomial.legendre.leggauss(STEPS)
-    # Both ends of the path come along, so that all is answered in one batch.
-    along = torch.tensor([0.0, 1.0, *(nodes + 1) / 2], dtype=torch.float32, device=device)
-    share = torch.tensor([0.0, 0.0, *weights / 2], dtype=torch.float32, device=device)
-    batch = encoders[0].collate([sample] * len(along))
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
-
-    paths: list[_Path] = [_Path(encoder.atom_embedding, along) for encoder in encoders]
     was_training = model.training
     model.eval()
     try:
-        with torch.enable_grad():
-            logits = model(batch)["logits"]
-            column = columns.start + int(logits[1, columns].argmax())
-            answers = logits[:, column]
-            # One answer of the batch depends on its own copy only, so the sum's gradient is each one's.
-            gradients = torch.autograd.grad(answers.sum(), [path.points for path in paths])
+        for steps in STEPS:
+            found = _integrate(model, sample, columns, steps)
+            difference = found.output - found.baseline
+            if abs(float(found.atoms.sum()) - difference) <= TOLERANCE * abs(difference):
+                break
     finally:
         model.train(was_training)
-        for path in paths:
-            path.remove()
-    added = sum(
-        (path.difference * (gradient * share[:, None, None])).sum((0, 2))
-        for path, gradient in zip(paths, gradients, strict=True)
-    )
-    scale, mean = model.scale[column], model.mean[column]
-    answers = answers.detach() * scale + mean
-    atoms = (torch.as_tensor(added) * scale).float().cpu().numpy()
-    return Attribution(atoms, float(answers[1]), float(answers[0]))
+    return found
+
+
+def _integrate(model: TaskModel, sample: Sample, columns: slice, steps: int) -> Attribution:
+    encoders = [module for module in model.modules() if isinstance(module, GraphTransformer)]
+    if not encoders:
+        raise GroundworkError("only models of molecules tell what an atom adds")
+    device = next(model.parameters()).device
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    # Both ends of the path come along: the molecule, and what it is compared with.
+    along = torch.tensor([1.0, 0.0, *(nodes + 1) / 2], dtype=torch.float32, device=device)
+    share = torch.tensor([0.0, 0.0, *weights / 2], dtype=torch.float32, device=device)
+    atoms = torch.zeros(len(sample["atoms"]), device=device)
+    answers: list[torch.Tensor] = []
+    column = None
+    at_once = max(1, PAIRS // len(sample["atoms"]) ** 2)
+    for points, shares in zip(along.split(at_once), share.split(at_once), strict=True):
+        batch = encoders[0].collate([sample] * len(points))
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        paths = [_Path(encoder.atom_embedding, points) for encoder in encoders]
+        try:
+            with torch.enable_grad():
+                logits = model(batch)["logits"]
+                if column is None:
+                    column = columns.start + int(logits[0, columns].argmax())
+                # One answer of the batch depends on its own copy only: the sum's gradient is each one's.
+                gradients = torch.autograd.grad(logits[:, column].sum(), [path.points for path in paths])
+        finally:
+            for path in paths:
+                path.remove()
+        answers.append(logits[:, column].detach())
+        for path, gradient in zip(paths, gradients, strict=True):
+            atoms += (path.difference * gradient * shares[:, None, None]).sum((0, 2))
+    answered = torch.cat(answers) * model.scale[column] + model.mean[column]
+    added = (atoms * model.scale[column]).float().cpu().numpy()
+    return Attribution(added, float(answered[0]), float(answered[1]))
 
 
 class _Path:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import peers
+from benchmarks import molecule_quality, peers
 from benchmarks.finetunings import DataSet, figures, open_set, rmse_draws
 from benchmarks.label_curve import curve_of, draw_rows, matching_labels
 from benchmarks.molecule_quality import OPTIONS, Cells, mean_ranks, spread, summary
@@ -201,12 +201,13 @@ class FakeTunings:
         self.asked: list[dict[str, Any]] = []
 
     def settings(self, data: DataSet, seed: int, **options: Any) -> Any:
-        known = {name: value for name, value in options.items() if name != "split_column"}
-        known.pop("split", None)
-        return settings_class("finetune", "molecules")(dataset=str(data.path), seed=seed, **known)
+        return settings_class("finetune", "molecules")(dataset=str(data.path), seed=seed, **options)
 
     def digest(self, settings: Any) -> str:
         return json.dumps(settings.model_dump(mode="json", exclude={"dataset", "seed", "name"}))
+
+    def rows_digest(self, settings: Any) -> str:
+        return str(settings.split)
 
     def run(self, data: DataSet, seed: int, **options: Any) -> Any:
         self.asked.append({"seed": seed, "file": data.path.name, **options})
@@ -258,6 +259,16 @@ def test_another_foundation_makes_other_cells_of_what_starts_from_it(
         for model in ("ours", "from_scratch", "probe", "ecfp_forest"):
             cells(foundation).plain(ESOL, model, 0)
     assert len(tunings.asked) == 6  # ours and the probe twice
+
+
+def test_code_that_changes_meanwhile_is_not_measured_under_its_new_name(
+    cells: Callable[..., Cells], monkeypatch
+) -> None:
+    made = cells()
+    made.plain(ESOL, "ours", 0)
+    monkeypatch.setattr(molecule_quality, "code_digest", lambda code: "other")
+    with pytest.raises(GroundworkError, match="the code has changed since this benchmark was started"):
+        made.plain(ESOL, "ours", 1)
 
 
 def test_seeds_and_data_make_other_cells(cells: Callable[..., Cells], tunings: FakeTunings) -> None:

@@ -131,7 +131,9 @@ def test_the_worst_are_drawn_with_what_their_atoms_add(job: Any, target: Target)
         target,
         [1.0, 0.0, 0.0],
         [row[: target.outputs] for row in predicted],
-        predictor=SimpleNamespace(model=model_of(target)),
+        predictor=SimpleNamespace(
+            model=model_of(target), encode=lambda record: MOLECULES.encode(record, job.spec)
+        ),
     )
     assert {smiles: len(weights) for smiles, weights in job.domain.given.items()} == {
         "CCO": 3, "Oc1ccccc1": 7, "CC(=O)O": 4,
