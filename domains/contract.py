@@ -149,12 +149,13 @@ class TargetSpec:
     ``level`` says what carries the target: a ``token`` of the sample (atom, patch), a ``relation``
     between two tokens (bond), or the whole ``sample``. ``kind`` says how it is scored: ``classes``
     are integer codes below ``size``; ``reals`` are ``size`` numbers, standardised by the loss, with
-    NaN where there is no value.
+    NaN where there is no value; ``bits`` are ``size`` zeros and ones, of samples only, packed eight to
+    a byte with the first the highest (as ``numpy.packbits`` does).
     """
 
     name: str
     level: Literal["token", "relation", "sample"]
-    kind: Literal["classes", "reals"]
+    kind: Literal["classes", "reals", "bits"]
     size: int
 
 
@@ -257,6 +258,8 @@ class Domain(Protocol):
     """What ``groups`` understands; the first is the default."""
     corpus: str
     """Name of the embedded corpus that pretraining uses by default."""
+    yardstick: str
+    """Name of the embedded dataset by whose first target pretraining is watched; empty = none."""
     tasks: tuple[TaskName, ...]
     """What can be asked of its data."""
     shard_rows: int
@@ -289,12 +292,20 @@ class Domain(Protocol):
         """THE encode path: training and serving call this one and no other."""
         ...
 
+    def kinship(self, record: Record) -> str:
+        """Equal for records so near to one another that to have learnt from one is to know the other.
+
+        Stereoisomers, salts; it is wider than ``identity``, and what a foundation is tested on must not share
+        it with what it has learnt from.
+        """
+        ...
+
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         """What pretraining can predict. Token and relation targets are arrays of the sample."""
         ...
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
-        """Values of the sample-level pretraining targets, each float32 [size]."""
+        """Values of the sample-level pretraining targets: reals float32 [size], bits uint8 [size / 8]."""
         ...
 
     def labels(self, record: Record, targets: Sequence[str]) -> Sample:

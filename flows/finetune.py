@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from domains.contract import GroundworkError, SplitSpec
+from domains.contract import GroundworkError, SplitSpec, TargetSpec
 from domains.shards import label_array
 from domains.splits import CannotExtend
 from flows import heldout, recipes
@@ -24,7 +24,7 @@ from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings, foundation_name
 from flows.warm_start import WarmStart
-from models.encoder import Encoder, create_encoder, parameter_count
+from models.encoder import Encoder, create_encoder, parameter_count, sample_targets
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version, champion, load
 from models.settings import SizeSettings, TrainingSettings, TuningSettings
@@ -92,7 +92,10 @@ def _labelled(
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     labels = [name for name in targets if name in source.pixel_targets]
-    store = ingest(domain, source, job.spec, job.home, journal, keep=targets, labels=labels)
+    describe = bool(_computed(job))
+    store = ingest(
+        domain, source, job.spec, job.home, journal, describe=describe, keep=targets, labels=labels
+    )
     method = chosen_method(domain, source, str(settings.model_dump()["split"]))
     split = SplitSpec(method=method, seed=settings.part(TrainingSettings).seed)
     task = describe_task(domain, source, store, settings.part(TaskSettings), targets, split)
@@ -191,10 +194,16 @@ def _train(
     )
     torch.manual_seed(training.seed)
     model = TaskModel(
-        encoder, data.task.targets, linear_head=tuning.mode == "probe", dropout=tuning.head_dropout
+        encoder,
+        data.task.targets,
+        linear_head=tuning.mode == "probe",
+        dropout=tuning.head_dropout,
+        computed=_computed(run.job),
     )
     if weights is None or not weights.hand_on_head(model):
         model.fit_scaling(_scaling_labels(data))
+        if model.computed is not None:
+            model.computed.fit(data.store.subset(data.split.train))
     prepare(model, tuning.mode, tuning.lora_rank)
     journal.say(
         f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
@@ -218,6 +227,12 @@ def _train(
     return model, result
 
 
+def _computed(job: Job) -> tuple[TargetSpec, ...]:
+    """What the head sees beside the embedding."""
+    wanted = job.settings.part(TuningSettings).computed_features
+    return sample_targets(job.domain, job.spec) if wanted else ()
+
+
 def _scaling_labels(data: LabelledData) -> np.ndarray:
     """Training labels that targets are scaled by: all of them, or the pixels of some samples."""
     train = data.split.train
@@ -235,6 +250,7 @@ def _contract(run: TrainingRun, data: LabelledData, model: TaskModel, foundation
         encoding_digest=job.spec.digest,
         task=data.task,
         linear_head=model.linear_head,
+        computed=model.computed is not None,
         split_id=data.split.id,
         lineage=lineage(run, data.store, foundation),
     )

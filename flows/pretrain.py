@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,17 +10,21 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from domains.contract import GroundworkError, Sample, SplitSpec
+from domains.contract import GroundworkError, Record, Sample, SplitSpec
 from domains.splits import Split, split
 from domains.store import Store
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
+from flows.labelled import read_again
 from flows.promotion import decide_foundation
 from flows.registration import lineage, register_version
-from flows.settings import LimitSettings
+from flows.settings import DataSettings, LimitSettings
+from flows.sources import open_source
+from flows.yardstick import Yardstick
 from models.encoder import Batch, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
 from models.pretraining import PretrainingModel
+from models.progress import Progress
 from models.registry import FOLDER, Version
 from models.settings import PretrainingSettings, SizeSettings, TrainingSettings
 from models.training import TrainingResult, train
@@ -41,7 +45,8 @@ def pretrain(job: Job) -> Version:
             "encode", lambda: ingest(domain, job.source, job.spec, home, journal, describe=True)
         )
         run.log_rows(store, list(store.rejects()))
-        drawn, sides = _draw(store, settings.part(LimitSettings), training.seed)
+        limit = settings.part(LimitSettings)
+        drawn, sides = _draw(_strangers(job, store, limit.exclude), limit, training.seed)
         model = _model(job, drawn, sides)
         journal.say(
             f"training {parameter_count(model.encoder):,} parameters on {len(sides.train):,} "
@@ -92,8 +97,21 @@ def _train(
             settings=training,
             folder=run.folder.checkpoints,
             resume=run.resume,
-            report=run.report,
+            report=_watched(run, model),
         )
+
+
+def _watched(run: TrainingRun, model: PretrainingModel) -> Callable[[Progress], None]:
+    """Report progress, and after each epoch what the frozen encoder is worth on the domain's yardstick."""
+    yardstick = Yardstick.of(run.job.domain, run.job.spec)
+
+    def report(progress: Progress) -> None:
+        run.report(progress)
+        if yardstick is not None and "eval_loss" in progress.metrics:
+            worth = yardstick.measure(model.encoder)
+            run.tracked.log_metrics({f"frozen_r2_{yardstick.name}": worth}, progress.step)
+
+    return report
 
 
 def _contract(run: TrainingRun, store: Store, sides: Split) -> VersionContract:
@@ -129,6 +147,27 @@ def _draw(store: Store, limit: LimitSettings, seed: int) -> tuple[Store, Split]:
     held = min(HELD_OUT, MOST_HELD_OUT / len(store))
     spec = SplitSpec(method="random", seed=seed, fractions=(1 - held, held, 0.0))
     return store, split(np.arange(len(store)), spec, store.identities)
+
+
+def _strangers(job: Job, store: Store, excluded: Sequence[str]) -> Store:
+    """The records that are not kin to any in the excluded datasets."""
+    if not excluded:
+        return store
+    domain, spec = job.domain, job.spec
+    kin: set[str] = set()
+    for name in excluded:
+        source = open_source(domain, DataSettings(dataset=name), spec, job.home, trusted=job.journal.trusted)
+        for row in source.stream():
+            record = domain.read(row, spec)
+            if isinstance(record, Record):
+                kin.add(domain.kinship(record))
+    records = read_again(domain, job.source, spec, store.rows)
+    strangers = np.flatnonzero([domain.kinship(record) not in kin for record in records])
+    job.journal.say(
+        f"{len(store) - len(strangers):,} {domain.noun}s are left out: "
+        f"they are kin to what is in {', '.join(excluded)}"
+    )
+    return store.subset(strangers)
 
 
 def _model(job: Job, store: Store, sides: Split) -> PretrainingModel:

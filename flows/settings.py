@@ -73,6 +73,14 @@ class LimitSettings(BaseModel):
             ge=0, le=1_000_000_000, description="Use at most this many records, drawn with the seed; 0 = all"
         ),
     ] = 0
+    exclude: Annotated[
+        list[str],
+        Field(
+            max_length=1000,
+            description="Datasets that the foundation will be tested on: what is in them, or near kin to it, "
+            "is not learnt from",
+        ),
+    ] = []
 
 
 class TaskSettings(BaseModel):

@@ -50,9 +50,13 @@ class WarmStart:
         former = self.predictor.model
         if not isinstance(former, TaskModel) or former.linear_head != model.linear_head:
             return False
+        if (former.computed is None) != (model.computed is None):
+            return False
         if [_predicted(target) for target in former.targets] != [_predicted(it) for it in model.targets]:
             return False
         model.head.load_state_dict(former.head.state_dict())
+        if model.computed is not None and former.computed is not None:
+            model.computed.load_state_dict(former.computed.state_dict())
         model.mean.copy_(former.mean)
         model.scale.copy_(former.scale)
         return True

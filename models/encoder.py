@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
+from domains.contract import Domain, EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
 from models.settings import Size
 
 # A version is one small file: a bar for each load would only litter logs and terminals.
@@ -146,6 +146,11 @@ def create_encoder(domain: str, preset: Size, encoding: EncodingSpec) -> Encoder
     """A fresh encoder for a domain's data. Raises GroundworkError for an unknown domain."""
     created: Encoder = load_encoder_class(domain).create(preset, encoding)
     return created
+
+
+def sample_targets(domain: Domain, spec: EncodingSpec) -> tuple[TargetSpec, ...]:
+    """What the domain computes of whole records: to be predicted in pretraining, or seen by a head."""
+    return tuple(target for target in domain.pretraining_targets(spec) if target.level == "sample")
 
 
 def parameter_count(module: torch.nn.Module, trainable_only: bool = False) -> int:

@@ -26,7 +26,7 @@ from domains.contract import (
     load_domain,
     load_encoder_class,
 )
-from models.encoder import Encoder
+from models.encoder import Encoder, sample_targets
 from models.targets import is_pixel_task
 from models.tuning import TaskModel
 
@@ -71,6 +71,8 @@ class VersionContract(BaseModel):
     encoding_digest: str
     task: TaskSpec | None = None
     linear_head: bool = False
+    computed: bool = False
+    """Whether the head sees what the domain computes of a record beside its embedding."""
     split_id: str
     lineage: Lineage
 
@@ -114,7 +116,13 @@ class Predictor:
                 raise ValueError(f"{ENCODER} lacks {lacking[:3]}")
             model: Encoder | TaskModel = encoder
             if contract.task is not None:
-                model = TaskModel(encoder, contract.task.targets, linear_head=contract.linear_head)
+                domain = load_domain(contract.domain)
+                computed = (
+                    sample_targets(domain, domain.encoding(**contract.encoding)) if contract.computed else ()
+                )
+                model = TaskModel(
+                    encoder, contract.task.targets, linear_head=contract.linear_head, computed=computed
+                )
                 state = load_file(folder / HEAD)
                 missing = model.load_state_dict(state, strict=False).missing_keys
                 if any(not name.startswith("encoder.") for name in missing):
@@ -175,7 +183,8 @@ class Predictor:
 
     def encode(self, record: Record) -> Sample:
         """The sample of a record, as in training."""
-        return self.domain.encode(record, self.spec)
+        sample = self.domain.encode(record, self.spec)
+        return {**sample, **self.domain.describe(record, self.spec)} if self.contract.computed else sample
 
     def tokens(self, sample: Sample) -> int:
         """Size of a sample, for batches of like size."""

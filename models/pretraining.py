@@ -1,11 +1,13 @@
 """Self-supervised pretraining: one loss over target specifications, whatever the domain.
 
 Masked prediction follows BERT and its graph form (Hu et al. 2020, attribute masking); regression of
-computed descriptors from the whole sample follows CheMeleon (Burns et al. 2025).
+computed descriptors from the whole sample follows CheMeleon (Burns et al. 2025), and that of the bits of a
+fingerprint KPGT (Li et al. 2023).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -44,10 +46,15 @@ class PretrainingModel(nn.Module):
             if target.kind == "reals":
                 self.register_buffer(f"mean_{target.name}", torch.zeros(target.size))
                 self.register_buffer(f"scale_{target.name}", torch.ones(target.size))
+            elif target.kind == "bits":
+                self.register_buffer(f"log_odds_{target.name}", torch.zeros(target.size))
+                self.register_buffer(f"entropy_{target.name}", torch.tensor(math.log(2.0)))
 
     def fit_scaling(self, samples: Sequence[Sample]) -> None:
-        """Set the scaling of every sample-level real target from training samples."""
+        """Set the scaling of every sample-level target of reals or bits from training samples."""
         for target in self.targets:
+            if target.kind == "bits":
+                self._fit_bits(target, samples)
             if target.kind != "reals" or target.level != "sample":
                 continue
             values = np.stack([sample[target.name] for sample in samples]).astype(np.float64)
@@ -60,6 +67,16 @@ class PretrainingModel(nn.Module):
             scale[scale < 1e-8] = 1.0
             self.get_buffer(f"mean_{target.name}").copy_(torch.from_numpy(mean))
             self.get_buffer(f"scale_{target.name}").copy_(torch.from_numpy(scale))
+
+    def _fit_bits(self, target: TargetSpec, samples: Sequence[Sample]) -> None:
+        """Begin with how often each bit is set, so that only what a sample tells is left to learn."""
+        counts = np.zeros(target.size)
+        for sample in samples:
+            counts += np.unpackbits(sample[target.name])[: target.size]
+        often = torch.from_numpy((counts + 0.5) / (len(samples) + 1))
+        self.get_buffer(f"log_odds_{target.name}").copy_(torch.logit(often))
+        entropy = -(often * often.log() + (1 - often) * (1 - often).log())
+        self.get_buffer(f"entropy_{target.name}").copy_(entropy.mean())
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         masked = self.encoder.masked_forward(batch, self.targets, self.mask_ratio)
@@ -78,9 +95,20 @@ class PretrainingModel(nn.Module):
         predicted = predicted.float()
         if target.kind == "classes":
             return F.cross_entropy(predicted, truth)
+        if target.kind == "bits":
+            logits = predicted + self.get_buffer(f"log_odds_{target.name}")
+            # A loss of 1 is to know no more than how often each bit is set.
+            error = F.binary_cross_entropy_with_logits(logits, unpack_bits(truth, target.size))
+            return error / self.get_buffer(f"entropy_{target.name}")
         truth = (truth - self.get_buffer(f"mean_{target.name}")) / self.get_buffer(f"scale_{target.name}")
         observed = torch.isfinite(truth)
         error = F.smooth_l1_loss(
             predicted, torch.where(observed, truth, 0).clamp(-OUTLIER, OUTLIER), reduction="none"
         )
         return (error * observed).sum() / observed.sum().clamp(min=1)
+
+
+def unpack_bits(packed: torch.Tensor, size: int) -> torch.Tensor:
+    """Bytes uint8 [M, size / 8] -> float32 [M, size] of zeros and ones, the highest bit of a byte first."""
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> places) & 1).flatten(-2)[..., :size].float()

@@ -43,6 +43,13 @@ class TuningSettings(BaseModel):
     head_dropout: Annotated[
         float, Field(ge=0, lt=1, description="Dropout in the head (fraction of its inputs)")
     ] = 0.1
+    computed_features: Annotated[
+        bool,
+        Field(
+            description="Let the head see what can be computed of a record (descriptors, fingerprints) "
+            "beside its embedding"
+        ),
+    ] = True
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     patience: Annotated[
         int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from domains.contract import Target
+from domains.contract import Sample, Target, TargetSpec
 from models.encoder import Batch, DenseFeatures, Encoder
+from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
 from models.targets import is_pixel_task
 
@@ -20,17 +22,78 @@ LEARNING_RATES: dict[Mode, float] = {"probe": 1e-2, "lora": 2e-3, "full": 5e-4}
 
 
 class Head(nn.Module):
-    """Pooled embedding [B, D] -> raw outputs [B, outputs]."""
+    """Pooled embedding [B, D], and what was computed of each sample [B, F] -> raw outputs [B, outputs]."""
 
-    def __init__(self, width: int, outputs: int, dropout: float, linear: bool) -> None:
+    def __init__(self, width: int, outputs: int, dropout: float, linear: bool, computed: int = 0) -> None:
         super().__init__()
-        hidden: list[nn.Module] = [] if linear else [nn.Linear(width, width), nn.GELU()]
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width), *hidden, nn.Dropout(dropout), nn.Linear(width, outputs)
+        self.norm = nn.LayerNorm(width)
+        hidden = outputs if linear else width
+        self.from_embedding = nn.Linear(width, hidden)
+        self.from_computed = nn.Linear(computed, hidden, bias=False) if computed else None
+        if self.from_computed is not None:
+            # The embedding speaks first: what was computed comes in as far as it helps.
+            nn.init.zeros_(self.from_computed.weight)
+        self.dropout = nn.Dropout(dropout)
+        self.decide: nn.Module = nn.Identity()
+        if not linear:
+            self.decide = nn.Sequential(nn.GELU(), self.dropout, nn.Linear(width, outputs))
+
+    def forward(self, pooled: torch.Tensor, computed: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = self.from_embedding(self.dropout(self.norm(pooled)))
+        if self.from_computed is not None:
+            hidden = hidden + self.from_computed(self.dropout(computed))
+        return self.decide(hidden)
+
+
+class ComputedFeatures(nn.Module):
+    """What a domain computes of whole samples, as features: standardised, with gaps at the mean.
+
+    The values are those that pretraining predicts; a head may do better with the values themselves.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, targets: Sequence[TargetSpec]) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        self.size = sum(target.size for target in self.targets)
+        self.register_buffer("mean", torch.zeros(self.size))
+        self.register_buffer("scale", torch.ones(self.size))
+
+    def fit(self, samples: Sequence[Sample]) -> None:
+        """Measure mean and spread in training samples."""
+        values = np.stack([self._raw(sample) for sample in samples]).astype(np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a column without a value is no surprise
+            mean, scale = np.nan_to_num(np.nanmean(values, 0)), np.nan_to_num(np.nanstd(values, 0))
+        self.get_buffer("mean").copy_(torch.from_numpy(mean))
+        # A feature that never varies says nothing, whatever it is later. Rare bits are not to shout.
+        is_bit = np.repeat(
+            [target.kind == "bits" for target in self.targets], [target.size for target in self.targets]
+        )
+        spread = np.where(scale > 1e-6, np.where(is_bit, 1.0, scale), np.inf)
+        self.get_buffer("scale").copy_(torch.from_numpy(spread))
+
+    def _raw(self, sample: Sample) -> np.ndarray:
+        return np.concatenate(
+            [
+                np.unpackbits(sample[target.name])[: target.size]
+                if target.kind == "bits"
+                else sample[target.name]
+                for target in self.targets
+            ]
         )
 
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        return self.layers(pooled)
+    def forward(self, batch: Batch) -> torch.Tensor:
+        values = torch.cat(
+            [
+                unpack_bits(batch[target.name], target.size) if target.kind == "bits" else batch[target.name]
+                for target in self.targets
+            ],
+            -1,
+        )
+        return ((values - self.mean) / self.scale).nan_to_num(0.0).clamp(-OUTLIER, OUTLIER)
 
 
 class PixelHead(nn.Module):
@@ -83,7 +146,13 @@ class TaskModel(nn.Module):
     scale: torch.Tensor
 
     def __init__(
-        self, encoder: Encoder, targets: Sequence[Target], *, linear_head: bool, dropout: float = 0.0
+        self,
+        encoder: Encoder,
+        targets: Sequence[Target],
+        *,
+        linear_head: bool,
+        dropout: float = 0.0,
+        computed: Sequence[TargetSpec] = (),
     ) -> None:
         super().__init__()
         self.encoder: nn.Module = encoder
@@ -94,8 +163,9 @@ class TaskModel(nn.Module):
         self.head: nn.Module = (
             PixelHead(width, encoder.pixel_channels, outputs, dropout, linear_head)
             if self.answers_pixels
-            else Head(width, outputs, dropout, linear_head)
+            else Head(width, outputs, dropout, linear_head, sum(target.size for target in computed))
         )
+        self.computed = ComputedFeatures(computed) if computed else None
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))
 
@@ -128,7 +198,8 @@ class TaskModel(nn.Module):
                 return {"logits": logits, "valid": valid}
             labels = torch.where(valid, labels, torch.nan)
             return {"loss": self.loss(logits.flatten(0, 1), labels.reshape(-1, 1)), "logits": logits}
-        logits = self.head(self.encoder(batch).pooled).float()
+        computed = None if self.computed is None else self.computed(batch)
+        logits = self.head(self.encoder(batch).pooled, computed).float()
         if labels is None:
             return {"logits": logits}
         return {"loss": self.loss(logits, labels), "logits": logits}

@@ -39,6 +39,7 @@ class Geospatial:
     encoding: type[EncodingSpec] = RasterEncoding
     split_methods = blocks.SPLIT_METHODS
     corpus = "simulated-scenes"
+    yardstick = ""
     tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression")
     shard_rows = 256
     formats: Mapping[str, str] = archives.FORMATS
@@ -57,6 +58,9 @@ class Geospatial:
 
     def encode(self, record: Record, spec: EncodingSpec) -> Sample:
         return chips.encode(record)
+
+    def kinship(self, record: Record) -> str:
+        return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         """The pixels of each patch, all bands."""

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from rdkit import rdBase
-from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem import rdMolDescriptors
 
 from domains.contract import Floor, Record
 from domains.molecules.descriptors import descriptors
+from domains.molecules.fingerprints import morgan_fingerprint
 
-RADIUS, BITS = 2, 2048
 LARGEST = 1e6
 """Descriptors are clipped to ±LARGEST: a few diverge on unusual charges, and float32 squares overflow."""
 
 
 def molecule_floors() -> Sequence[Floor]:
     return (
-        Floor("ECFP4 + random forest", morgan_fingerprint, "forest"),
+        Floor("ECFP4 + random forest", ecfp4, "forest"),
         Floor("descriptors + random forest", cheap_descriptors, "forest"),
     )
 
 
-def morgan_fingerprint(record: Record) -> np.ndarray:
-    """Bits of the Morgan fingerprint of radius 2 (ECFP4), uint8 [2048].
-
-    Source: Rogers & Hahn, J. Chem. Inf. Model. 2010, 50, 742.
-    """
-    return _generator().GetFingerprintAsNumPy(record.value)
-
-
-@cache
-def _generator() -> rdFingerprintGenerator.FingerprintGenerator64:
-    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+def ecfp4(record: Record) -> np.ndarray:
+    """Bits of the Morgan fingerprint, uint8 [2048]."""
+    return morgan_fingerprint(record.value)
 
 
 def cheap_descriptors(record: Record) -> np.ndarray:

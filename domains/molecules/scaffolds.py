@@ -10,7 +10,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from domains.contract import GroundworkError, Record
 from domains.molecules.clusters import cluster
-from domains.molecules.floors import morgan_fingerprint
+from domains.molecules.fingerprints import morgan_fingerprint
 from domains.splits import numbered
 
 SPLIT_METHODS: tuple[str, ...] = ("scaffold", "random", "scaffold-balanced", "cluster")
@@ -45,7 +45,7 @@ def _scaffold(record: Record) -> str:
 
 def _clusters(records: Iterable[Record]) -> np.ndarray:
     """Equal fingerprints are clustered once: copies and stereoisomers stay together, and count once."""
-    packed = [np.packbits(morgan_fingerprint(record)).tobytes() for record in records]
+    packed = [np.packbits(morgan_fingerprint(record.value)).tobytes() for record in records]
     if not packed:
         return np.zeros(0, np.int64)
     distinct = list(dict.fromkeys(packed))

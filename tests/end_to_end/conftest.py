@@ -37,7 +37,7 @@ def interrupted(table: str) -> dict[str, Any]:
         "target": ["logp"],
         "name": "interrupted",
         "foundation": "none",
-        "epochs": 8,
+        "epochs": 6,
         "batch_size": 2,
     }
 

@@ -49,6 +49,26 @@ def test_the_run_holds_losses_settings_and_data(foundation: Version) -> None:
     assert json.loads(described.dataset.profile)["rows"] == 140
 
 
+def test_what_the_frozen_encoder_is_worth_is_logged_after_each_epoch(foundation: Version) -> None:
+    worth = mlflow.MlflowClient().get_metric_history(foundation.run_id, "frozen_r2_melting-points")
+    assert len(worth) == 2
+    assert worth[0].step < worth[1].step
+    assert all(0 < it.value < 1 for it in worth)
+
+
+def test_kin_of_what_it_will_be_tested_on_is_left_out(home: Home, tables: Path, journal: Any) -> None:
+    rows = (tables / "smiles.csv").read_text().splitlines()[1:]
+    salts = [f"{row.partition(',')[0]}.Cl" for row in rows[:9]]
+    tested_on = home.root / "tested-on.csv"
+    tested_on.write_text("\n".join(["smiles", *salts, "not a molecule"]) + "\n")
+    version = learn(home, journal, tables / "smiles.csv", epochs=1, exclude=[str(tested_on)])
+    assert f"9 molecules are left out: they are kin to what is in {tested_on}" in journal.text
+    run = mlflow.MlflowClient().get_run(version.run_id)
+    assert str(tested_on) in run.data.params["exclude"]
+    with pytest.raises(GroundworkError, match="there is no file"):
+        learn(home, journal, tables / "smiles.csv", exclude=["nothing.csv"])
+
+
 def test_it_embeds(foundation: Version) -> None:
     answers = registry.load("molecules-foundation")[1].answer_values(["CCO", "c1ccccc1"])
     assert answers.outputs.shape == (2, 32)

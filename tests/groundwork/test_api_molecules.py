@@ -45,7 +45,7 @@ def register(folder: Path, seed: int) -> None:
     import torch
 
     from models import registry
-    from models.encoder import create_encoder
+    from models.graph_transformer import GraphTransformer
     from models.predictor import Lineage, Predictor, VersionContract
     from models.tuning import TaskModel
 
@@ -65,7 +65,8 @@ def register(folder: Path, seed: int) -> None:
             code="c", mlflow_run="r", flow_run="f",
         ),
     )  # fmt: skip
-    encoder = create_encoder("molecules", "tiny", encoding)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    encoder = GraphTransformer.create("tiny", encoding, **small)
     predictor = Predictor.save(folder, contract, TaskModel(encoder, TARGETS, linear_head=False))
     with mlflow.start_run() as run:
         pass

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from small_models import MOLECULES, SPEC, samples_of, small_encoder
 
 from domains.contract import Sample, TargetSpec
-from models.pretraining import OUTLIER, PretrainingModel
+from models.pretraining import OUTLIER, PretrainingModel, unpack_bits
 
 REALS = TargetSpec("descriptors", "sample", "reals", 3)
 SMILES = ("CCO", "c1ccccc1", "CC(=O)O", "CCN", "OCC", "CCCCCC")
@@ -106,3 +108,28 @@ def test_the_loss_falls(molecules: list[str]) -> None:
         model(batch)["loss"].backward()
         optimiser.step()
     assert draw().item() < 0.7 * before
+
+
+BITS = TargetSpec("fingerprint", "sample", "bits", 16)
+
+
+def with_bits(rows: list[list[int]]) -> list[Sample]:
+    return [{"fingerprint": np.packbits(np.array(row, np.uint8))} for row in rows]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_bits_are_unpacked_as_they_were_packed(bits: list[bool]) -> None:
+    packed = torch.from_numpy(np.packbits(np.array(bits, np.uint8)))[None]
+    assert unpack_bits(packed, len(bits)).tolist() == [[float(bit) for bit in bits]]
+
+
+def test_to_know_only_how_often_bits_are_set_costs_one() -> None:
+    rows = [[int((place * 7 + row) % 3 == 0) for place in range(16)] for row in range(300)]
+    model = model_of(BITS)
+    samples = with_bits(rows)
+    model.fit_scaling(samples)
+    truth = torch.from_numpy(np.stack([sample["fingerprint"] for sample in samples]))
+    nothing = torch.zeros(len(rows), 16)
+    assert model.loss(BITS, nothing, truth).item() == pytest.approx(1, abs=0.01)
+    knowing = (unpack_bits(truth, 16) - 0.5) * 8
+    assert model.loss(BITS, knowing, truth).item() < 0.1

@@ -7,9 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_models import LOGP, PHASE, TOXIC, samples_of, small_encoder, task_model
+from small_models import LOGP, MOLECULES, PHASE, SPEC, TOXIC, samples_of, small_encoder, task_model
 
-from models.encoder import parameter_count
+from models.encoder import parameter_count, sample_targets
+from models.pretraining import OUTLIER
 from models.tuning import TaskModel, merge, prepare
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "CCCCCC", "OCC(O)CO"]
@@ -130,17 +131,51 @@ def test_lora_learns_few_weights_and_merges_into_the_same_outputs() -> None:
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
 
 
-def test_a_linear_head_is_linear() -> None:
-    linear, deep = (
-        TaskModel(small_encoder(), [LOGP], linear_head=choice).head.layers for choice in (True, False)
-    )
-    kinds = [[type(layer).__name__ for layer in layers] for layers in (linear, deep)]
-    assert "GELU" not in kinds[0]
-    assert "GELU" in kinds[1]
-
-
 def test_a_model_is_prepared_once() -> None:
     model = task_model(LOGP)
     prepare(model, "lora", lora_rank=2)
     with pytest.raises(TypeError, match="prepared already"):
         prepare(model, "lora", lora_rank=2)
+
+
+def computed_model(*, linear: bool = False) -> TaskModel:
+    model = TaskModel(small_encoder(), [LOGP], linear_head=linear, computed=sample_targets(MOLECULES, SPEC))
+    assert model.computed is not None
+    model.computed.fit(samples_of(SMILES, described=True))
+    return model.eval()
+
+
+def test_computed_features_are_standardised_and_gaps_are_at_the_mean() -> None:
+    model = computed_model()
+    batch = model.encoder.collate(samples_of(SMILES, described=True))
+    features = model.computed(batch)
+    assert features.shape == (len(SMILES), model.computed.size)
+    assert features.mean(0).abs().max() < 1e-3
+    assert features.abs().max() <= OUTLIER
+    batch["descriptors"][0, 0] = np.nan
+    assert model.computed(batch)[0, 0] == 0
+    # A property that no training molecule has shown says nothing later.
+    constant = torch.isinf(model.computed.scale)
+    assert constant.any()
+    unseen = model.computed(model.encoder.collate(samples_of(["[Na+].[Cl-]"], described=True)))
+    assert not unseen[:, constant].any()
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_head_begins_with_the_embedding_and_learns_what_computed_features_tell(linear: bool) -> None:
+    model = computed_model(linear=linear)
+    batch = model.encoder.collate(samples_of(SMILES, described=True))
+    plain = model.head(model.encoder(batch).pooled, torch.zeros(len(SMILES), model.computed.size))
+    torch.testing.assert_close(model(batch)["logits"], plain)
+    labels = torch.tensor([[float(len(smiles))] for smiles in SMILES])
+    model(batch, labels)["loss"].backward()
+    assert model.head.from_computed.weight.grad.abs().sum() > 0
+
+
+def test_linear_head_is_one_layer_over_normalised_embeddings() -> None:
+    model = task_model(LOGP, linear_head=True)
+    batch = batch_of(model)
+    pooled = model.encoder(batch).pooled
+    head = model.head
+    expected = head.norm(pooled) @ head.from_embedding.weight.T + head.from_embedding.bias
+    torch.testing.assert_close(model(batch)["logits"], expected)

@@ -46,6 +46,7 @@ class Spectra:
     encoding = SpectrumEncoding
     split_methods = ("random",)
     corpus = "simulated-spectra"
+    yardstick = "simulated-spectra"
     tasks = ("regression", "classification")
     shard_rows = 1024
     formats = FORMATS
@@ -81,6 +82,9 @@ class Spectra:
     def encode(self, record: Record, spec: EncodingSpec) -> Sample:
         windows = len(record.value) // WINDOW
         return {"windows": record.value[: windows * WINDOW].reshape(windows, WINDOW)}
+
+    def kinship(self, record: Record) -> str:
+        return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         return (TargetSpec("window", "token", "reals", WINDOW), TargetSpec("area", "sample", "reals", 1))

@@ -100,20 +100,31 @@ def test_a_killed_run_shows_as_running_on_neither_side(running: Groundwork, kill
 
 
 # That its training slot is free after two minutes is seen in test_resuming.py: until then, nothing trains.
-@pytest.mark.parametrize("service", ["prefect", "mlflow", "runner", "api"])
-def test_a_killed_service_comes_back_with_what_it_knew(
-    running: Groundwork, resumed: str, service: str
-) -> None:
-    before = running.pid(service)
-    others = {name: running.pid(name) for name in {"prefect", "mlflow", "runner", "api"} - {service}}
-    os.kill(before, signal.SIGKILL)
+def test_killed_services_come_back_with_what_they_knew(running: Groundwork, resumed: str) -> None:
+    """All at once: each of them also comes back while those that it depends on are not there."""
+    services = ("prefect", "mlflow", "runner", "api")
+    before = {name: running.pid(name) for name in services}
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
-    eventually(lambda: running.pid(service) not in (0, before), RETURN_PATIENCE)
+    eventually(
+        lambda: all(running.pid(name) not in (0, pid) for name, pid in before.items()), RETURN_PATIENCE
+    )
     wait_until_healthy(running.home, RETURN_PATIENCE - (time.monotonic() - killed), running.launcher)
-    assert {name: running.pid(name) for name in others} == others
 
     assert running.state(resumed)["type"] == "COMPLETED"
     version = running.mlflow.get_model_version_by_alias("interrupted", "champion")
     assert version.tags["flow_run_id"] == resumed
+    [answer] = running.api.predict("interrupted", ["CCO"])
+    assert answer["status"] == "ok"
+
+
+def test_a_killed_service_takes_no_other_with_it(running: Groundwork, resumed: str) -> None:
+    before = running.pid("api")
+    others = {name: running.pid(name) for name in ("prefect", "mlflow", "runner")}
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: running.pid("api") not in (0, before), RETURN_PATIENCE)
+    wait_until_healthy(running.home, RETURN_PATIENCE, running.launcher)
+    assert {name: running.pid(name) for name in others} == others
     [answer] = running.api.predict("interrupted", ["CCO"])
     assert answer["status"] == "ok"
