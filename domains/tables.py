@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import hashlib
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
+from domains.compressed import PACKED, open_unpacked, without_packing
 from domains.contract import GroundworkError
 
 LONGEST_LINE = 10_000_000
@@ -51,14 +52,14 @@ class Table:
     cells. ``fault`` is empty, or says why the row cannot be trusted: it has more cells than the header,
     because an unquoted separator has shifted them."""
     digest: str
-    """SHA-256 (16 hex digits) of the content, unpacked where the file is gzipped."""
+    """SHA-256 (16 hex digits) of the content, unpacked where the file is compressed."""
 
 
 def open_table(path: Path) -> Table:
-    """Open the table at ``path`` by its suffix; the text formats may end in ``.gz``.
+    """Open the table at ``path`` by its suffix; the text formats may be compressed (``.csv.gz``).
 
-    CSV may be separated by ``,`` ``;`` or tabs; SMI has no header and its columns are ``smiles`` and
-    ``name``; of a workbook, the first sheet is read. A blank line is a row with an empty cell where
+    CSV may be separated by ``,`` ``;`` or tabs; SMI has the columns ``smiles`` and ``name``, and mostly no
+    header; of a workbook, the first sheet is read. A blank line is a row with an empty cell where
     the table has one column, and no row otherwise. Raises GroundworkError for anything else.
     """
     kind = suffix_of(path)
@@ -86,15 +87,12 @@ def open_table(path: Path) -> Table:
 
 
 def suffix_of(path: Path) -> str:
-    """Suffix that names the format: lower case, without ``.gz``. Raises for a path that is no file."""
+    """Suffix that names the format: lower case, without that of a compression. Raises if there is no file."""
     if path.is_dir():
         raise GroundworkError(f"{path} is a folder: give the path of a file in it")
     if not path.is_file():
         raise GroundworkError(f"no file at {path}: check the path")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+    return Path(without_packing(path.name)).suffix.lower()
 
 
 def _columns(path: Path, header: Cells) -> Cells:
@@ -146,7 +144,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def inspect_text(path: Path) -> tuple[str, str]:
-    """(digest, encoding) of a text file, gzipped or not, in one pass.
+    """(digest, encoding) of a text file, compressed or not, in one pass.
 
     UTF-16 is known by its byte-order mark and UTF-8 by decoding to the last byte; the rest is taken
     as Latin-1. Raises GroundworkError where the file is empty or binary.
@@ -176,9 +174,9 @@ def _still(utf8: codecs.IncrementalDecoder, chunk: bytes, encoding: str) -> str:
 
 def text_lines(path: Path, encoding: str) -> Iterator[str]:
     """Lines with their ends, in constant memory. Raises GroundworkError for a line without end."""
-    with _faults(path), _open_bytes(path) as file:
+    with _faults(path), open_unpacked(path) as file:
         # newline="" leaves the line ends inside quoted cells to the csv module.
-        text = io.TextIOWrapper(cast(IO[bytes], file), encoding=encoding, newline="")
+        text = io.TextIOWrapper(file, encoding=encoding, newline="")
         while line := text.readline(LONGEST_LINE):
             if len(line) == LONGEST_LINE:
                 raise GroundworkError(
@@ -188,7 +186,7 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    with _faults(path), _open_bytes(path) as file:
+    with _faults(path), open_unpacked(path) as file:
         chunk = file.read(CHUNK)
         if not chunk:
             raise GroundworkError(f"{path.name} is empty: nothing to read")
@@ -197,8 +195,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             chunk = file.read(CHUNK)
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile)
 
 
 @contextmanager
@@ -208,7 +205,7 @@ def _faults(path: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise GroundworkError(f"{path} may not be read: change its permissions") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         detail = " ".join(str(error).split())
         raise GroundworkError(f"{path.name} is damaged or not what its suffix says: {detail}") from error
 
@@ -240,9 +237,10 @@ def _delimited(path: Path, encoding: str, delimiter: str) -> Iterator[Cells]:
 
 def _smi(path: Path, encoding: str) -> Iterator[Cells]:
     yield ("smiles", "name")
-    for line in text_lines(path, encoding):
+    for number, line in enumerate(text_lines(path, encoding)):
         smiles, _, name = line.strip().partition("\t" if "\t" in line.strip() else " ")
-        yield (smiles, name.strip())
+        if number or smiles.lower() != "smiles":  # some programs write a header that the format has not
+            yield (smiles, name.strip())
 
 
 def _xlsx(path: Path, _: str) -> Iterator[Cells]:
@@ -334,6 +332,6 @@ FORMATS = {
     ".smiles": "",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     ".parquet": "application/vnd.apache.parquet",
-    **{f"{suffix}.gz": "" for suffix in READERS if suffix not in BINARY},
+    **{f"{suffix}{packing}": "" for packing in PACKED for suffix in READERS if suffix not in BINARY},
 }
 """Suffixes of tables with their media types, as ``Domain.formats`` has them."""

@@ -11,7 +11,9 @@ from threading import Lock
 from pydantic import Field
 from rdkit import Chem, rdBase
 
+from domains.compressed import PACKED
 from domains.contract import EncodingSpec, GroundworkError, Record, Reject, Row, Source, digest_of
+from domains.molecules.standardising import Standardisation, standardise
 from domains.tables import Table, Unreadable, inspect_text, open_table, suffix_of, text_lines
 
 SMILES_HEADERS = ("smiles", "canonical_smiles", "isomeric_smiles", "mol", "structure")
@@ -27,7 +29,7 @@ STRUCTURE_FORMATS = {
     ".sdf": "chemical/x-mdl-sdfile",
     ".sd": "",
     ".mol": "chemical/x-mdl-molfile",
-    **{f"{suffix}.gz": "" for suffix in (".sdf", ".sd", ".mol")},
+    **{f"{suffix}{packing}": "" for packing in PACKED for suffix in (".sdf", ".sd", ".mol")},
 }
 """Suffixes of files of structures with their media types."""
 FIRST = 1000
@@ -35,14 +37,14 @@ FIRST = 1000
 _alone = Lock()
 
 
-class MoleculeEncoding(EncodingSpec):
+class MoleculeEncoding(Standardisation):
     """How a molecule becomes a sample."""
 
     max_atoms: int = Field(
         default=500,
         ge=1,
         le=2000,
-        description="Molecules with more atoms than this are rejected; ordinary hydrogens do not count.",
+        description="Structures with more atoms than this are rejected; ordinary hydrogens do not count.",
     )
 
 
@@ -50,7 +52,7 @@ class MoleculeEncoding(EncodingSpec):
 
 
 def open_source(path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
-    """Rows of a table or an SDF file (gzipped or not); the values are SMILES or mol blocks.
+    """Rows of a table or an SDF file (compressed or not); the values are SMILES or mol blocks.
 
     The SMILES column is ``input_column``; else the one headed as in ``SMILES_HEADERS``; else the only one
     in which at least 90% of the first 20 filled cells are SMILES. Raises GroundworkError with what to do.
@@ -169,24 +171,36 @@ def _sdf_entry(lines: list[str], size: int) -> tuple[str | Unreadable, dict[str,
 
 
 def read(row: Row, spec: MoleculeEncoding) -> Record | Reject:
-    """The molecule of one row, hydrogens implicit; its identity is the canonical isomeric SMILES."""
+    """The standard form of the molecule of one row, hydrogens implicit.
+
+    Its identity is its canonical isomeric SMILES.
+    """
     value = row.value
     if isinstance(value, Unreadable):
         return Reject(row.index, value.reason, value.original)
     if not isinstance(value, str):
         return Reject(row.index, f"not text but {type(value).__name__}", str(value))
-    is_block = "\n" in value.strip("\r\n")
-    text = value if is_block else value.strip()
     # RDKit writes its complaints to the standard error of the whole process, hence BlockLogs. Its error log
     # is one for the process too: a thread that listens to it for a reason must be the only one to fail.
     with _alone, rdBase.BlockLogs():
         try:
-            found = _read_block(text, spec) if is_block else _read_smiles(text, spec)
+            found = structure(value, spec)
             if isinstance(found, str):
                 return Reject(row.index, found, value)
-            return Record(row.index, Chem.MolToSmiles(found), found, row.fields)
+            molecule, identity = standardise(found, Chem.MolToSmiles(found), spec)
+            return Record(row.index, identity, molecule, row.fields)
         except (RuntimeError, ValueError) as error:  # an invariant of RDKit's own that the input broke
             return Reject(row.index, f"RDKit cannot read it: {' '.join(str(error).split())[:200]}", value)
+
+
+def structure(text: str, spec: MoleculeEncoding) -> Chem.Mol | str:
+    """The molecule as written, in SMILES or in a mol block, or why there is none.
+
+    RDKit's logs and the ValueError or RuntimeError of a broken invariant are left to the caller.
+    """
+    if "\n" in text.strip("\r\n"):
+        return _read_block(text, spec)
+    return _read_smiles(text.strip(), spec)
 
 
 def _read_smiles(text: str, spec: MoleculeEncoding) -> Chem.Mol | str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import openpyxl
@@ -15,6 +18,10 @@ from domains.contract import GroundworkError
 from domains.tables import LONGEST_LINE, open_table
 
 Rows = list[tuple[str, ...]]
+
+
+def zstandard(content: bytes) -> bytes:
+    return pa.compress(content, codec="zstd", asbytes=True)
 
 
 def cells(path: Path) -> Rows:
@@ -48,6 +55,11 @@ def test_cells_are_the_text_of_the_file(tmp_path: Path) -> None:
         ("a.CSV", " a , b \n1,2\n"),
         ("a.csv", 'a,"b"\n"1",2\n'),
         ("a.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)),
+        ("a.csv.gz", gzip.compress(b"a,b\n", mtime=0) + gzip.compress(b"1,2\n", mtime=0)),
+        ("a.CSV.BZ2", bz2.compress(b"a,b\n1,2\n")),
+        ("a.csv.xz", lzma.compress(b"a,b\n1,2\n")),
+        ("a.csv.xz", lzma.compress(b"a,b\n") + lzma.compress(b"1,2\n")),
+        ("a.csv.zst", zstandard(b"a,b\n1,2\n")),
     ],
 )
 def test_dialects_of_the_same_table(tmp_path: Path, name: str, content: str | bytes) -> None:
@@ -87,6 +99,39 @@ def test_smi_has_no_header(tmp_path: Path) -> None:
     path = written(tmp_path, "a.smi", "CCO ethanol absolute\nC\n\nCC\tethane\n")
     assert open_table(path).columns == ("smiles", "name")
     assert cells(path) == [("CCO", "ethanol absolute"), ("C", ""), ("CC", "ethane")]
+
+
+def test_smi_with_a_header_all_the_same(tmp_path: Path) -> None:
+    assert cells(written(tmp_path, "a.smi", "SMILES\tID\nCC\tethane\n")) == [("CC", "ethane")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstandard)],
+)
+def test_compressed_files_of_many_chunks_are_whole_and_broken_ones_are_told(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]
+) -> None:
+    plain = "a,b\n" + "".join(f"{number},{number * 7919 % 100_003}\n" for number in range(100_000))
+    packed = pack(plain.encode())
+    known = open_table(written(tmp_path, "a.csv", plain))
+    table = open_table(written(tmp_path, f"a.csv.{suffix}", packed))
+    assert table.digest == known.digest
+    assert list(table.rows()) == list(known.rows())
+    for broken in (packed[:-40], packed[: len(packed) // 2], b"a,b\n1,2\n", packed[:1000] + packed[2000:]):
+        with pytest.raises(GroundworkError, match="is damaged or not what its suffix says"):
+            open_table(written(tmp_path, f"b.csv.{suffix}", broken))
+    with pytest.raises(GroundworkError, match="is empty"):
+        open_table(written(tmp_path, f"c.csv.{suffix}", pack(b"")))
+
+
+def test_an_xz_file_that_asks_for_much_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, "a.csv.xz", lzma.compress(b"a,b\n1,2\n", preset=6))  # asks for 9 MiB
+    monkeypatch.setattr("domains.compressed.LARGEST_DICTIONARY", 8 << 20)
+    with pytest.raises(GroundworkError, match="Memory usage limit"):
+        open_table(path)
 
 
 def test_workbook_numbers_stay_integers_and_floats_round_trip(tmp_path: Path) -> None:

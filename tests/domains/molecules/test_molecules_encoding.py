@@ -242,7 +242,10 @@ def test_targets_of_pretraining_are_columns_of_the_sample() -> None:
     described = MOLECULES.describe(record("CCO"), SPEC)
     columns = {"token": dict(ATOM_FIELDS), "relation": dict(BOND_FIELDS)}
     for target in MOLECULES.pretraining_targets(SPEC):
-        if target.level == "sample":
+        if target.kind == "bits":
+            assert described[target.name].shape == (target.size // 8,)
+            assert described[target.name].dtype == np.uint8
+        elif target.level == "sample":
             assert described[target.name].shape == (target.size,)
             assert described[target.name].dtype == np.float32
         else:
