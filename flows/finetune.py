@@ -28,6 +28,7 @@ from models.encoder import Encoder, create_encoder, parameter_count, sample_targ
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version, champion, load
 from models.settings import SizeSettings, TrainingSettings, TuningSettings
+from models.shipped import is_shipped, load_shipped, shipped_for
 from models.targets import pixel_labels
 from models.training import TrainingResult, train
 from models.tuning import LEARNING_RATES, TaskModel, merge, prepare
@@ -115,6 +116,8 @@ def _labelled(
         f"{len(data.identities):,} labelled {domain.noun}s: {len(sides.train):,} train, "
         f"{len(sides.val):,} validation, {len(sides.test):,} test ({split.method} split {sides.id})"
     )
+    if data.remark:
+        journal.say(data.remark)
     return data, weights
 
 
@@ -128,49 +131,65 @@ def _encoder(
         wanted = job.settings.part(TaskSettings).foundation if after is None else after.foundation
         encoder, foundation = _foundation(job, wanted)
         origin = foundation
-    try:
-        encoder.fit_input(job.spec, data.store.subset(data.split.train))
-    except GroundworkError as error:
-        raise GroundworkError(f"{origin} cannot be used here: {error}") from error
+        if wanted == "auto" and foundation != "none" and (misfit := _misfit(encoder, job, data)):
+            job.journal.say(f"{foundation} cannot be used here ({misfit}): the encoder starts from nothing")
+            encoder, foundation = _foundation(job, "none")
+    if misfit := _misfit(encoder, job, data):
+        raise GroundworkError(f"{origin} cannot be used here: {misfit}")
     encoder.discard_decoder()
     return encoder, foundation
 
 
+def _misfit(encoder: Encoder, job: Job, data: LabelledData) -> str:
+    """Make an encoder ready for the samples; why that cannot be done, or nothing."""
+    try:
+        encoder.fit_input(job.spec, data.store.subset(data.split.train))
+    except GroundworkError as error:
+        return str(error)
+    return ""
+
+
 def _foundation(job: Job, wanted: str) -> tuple[Encoder, str]:
+    """The encoder that is wanted, and its name: of a version, of one that is shipped, or ``none``."""
     domain, settings = job.domain, job.settings
     if wanted == "auto":
         holder = champion(foundation_name(domain.name))
-        wanted = holder.reference if holder is not None else "none"
+        wanted = holder.reference if holder is not None else shipped_for(domain.name) or "none"
     if wanted == "none":
         torch.manual_seed(settings.part(TrainingSettings).seed)
         return create_encoder(domain.name, settings.part(SizeSettings).size, job.spec), "none"
-    version, predictor = load(wanted)
+    if is_shipped(wanted) and champion(wanted) is None:
+        predictor, reference = load_shipped(wanted), wanted
+    else:
+        version, predictor = load(wanted)
+        reference = version.reference
     if predictor.contract.domain != domain.name:
         raise GroundworkError(
-            f"{version.reference} knows {predictor.contract.domain}, not {domain.name}: "
-            "choose another foundation"
+            f"{reference} knows {predictor.contract.domain}, not {domain.name}: choose another foundation"
         )
-    return predictor.encoder, version.reference
+    return predictor.encoder, reference
 
 
 class _Collator:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
-    def __call__(self, items: Sequence[tuple[Any, np.ndarray]]) -> dict[str, Any]:
-        samples, labels = zip(*items, strict=True)
+    def __call__(self, items: Sequence[tuple[Any, np.ndarray, np.ndarray]]) -> dict[str, Any]:
+        samples, labels, signs = zip(*items, strict=True)
         return {
             "labels": torch.from_numpy(np.stack(labels)).float(),
+            "signs": torch.from_numpy(np.stack(signs)),
             "batch": self.encoder.collate(samples),
         }
 
 
 class _Labelled(Sequence[Any]):
-    """Samples paired with their labels: [targets], or [pixels]."""
+    """Samples, labels [targets] or [pixels], and the signs [targets] or [] of labels that are bounds."""
 
     def __init__(self, data: LabelledData, side: np.ndarray) -> None:
         self.samples = data.store.subset(side)
         self.labels = data.labels[side]
+        self.signs = data.signs[side]
         self.target = data.task.targets[0]
 
     def __len__(self) -> int:
@@ -179,8 +198,8 @@ class _Labelled(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         sample = self.samples[index]
         if self.target.level == "pixel":
-            return sample, pixel_labels(self.target, sample[label_array(self.target.name)])
-        return sample, self.labels[index]
+            return sample, pixel_labels(self.target, sample[label_array(self.target.name)]), self.signs[index]
+        return sample, self.labels[index], self.signs[index]
 
 
 def _train(
@@ -237,7 +256,9 @@ def _scaling_labels(data: LabelledData) -> np.ndarray:
     """Training labels that targets are scaled by: all of them, or the pixels of some samples."""
     train = data.split.train
     if data.task.targets[0].level == "sample":
-        return data.labels[train]
+        labels, measured = data.labels[train], data.signs[train] == 0
+        # What is only bounded does not tell the spread, unless there is nothing else.
+        return np.where(measured | ~measured.any(axis=0), labels, np.nan)
     return np.concatenate(list(data.pixel_labels(train[:: max(1, len(train) // 200)])))[:, None]
 
 

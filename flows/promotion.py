@@ -61,6 +61,11 @@ def decide_task(
         return Decision.refuse(f"the champion {holder.reference} predicts other targets")
     if [t.classes for t in known.targets] != [t.classes for t in task.targets]:
         return Decision.refuse(f"the champion {holder.reference} tells other classes apart")
+    if [(t.transform, t.unit) for t in known.targets] != [(t.transform, t.unit) for t in task.targets]:
+        units = [", ".join(t.unit or "no unit" for t in side.targets) for side in (known, task)]
+        return Decision.refuse(
+            f"the champion {holder.reference} answers in {units[0]}, this one in {units[1]}"
+        )
     try:
         answered = answer_test_rows(source, data, predictor)
     except GroundworkError as error:

@@ -133,7 +133,7 @@ class TaskSettings(BaseModel):
         Field(
             max_length=100,
             description="Pretrained encoder to start from (NAME, NAME@alias, NAME/version); none = from "
-            "scratch; auto = the champion of the domain's foundation where there is one",
+            "scratch; auto = the champion of the domain's foundation, or else the one that is shipped",
         ),
     ] = "auto"
 

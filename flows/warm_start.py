@@ -62,5 +62,5 @@ class WarmStart:
         return True
 
 
-def _predicted(target: Target) -> tuple[str, str, str, tuple[str, ...]]:
-    return target.name, target.kind, target.level, target.classes
+def _predicted(target: Target) -> tuple[str, str, str, tuple[str, ...], str, str]:
+    return target.name, target.kind, target.level, target.classes, target.transform, target.unit

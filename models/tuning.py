@@ -189,7 +189,9 @@ class TaskModel(nn.Module):
             start += target.outputs
         return placed
 
-    def forward(self, batch: Batch, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def forward(
+        self, batch: Batch, labels: torch.Tensor | None = None, signs: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         if self.answers_pixels:
             encoder: Any = self.encoder
             features = encoder.dense(batch)
@@ -202,10 +204,16 @@ class TaskModel(nn.Module):
         logits = self.head(self.encoder(batch).pooled, computed).float()
         if labels is None:
             return {"logits": logits}
-        return {"loss": self.loss(logits, labels), "logits": logits}
+        return {"loss": self.loss(logits, labels, signs), "logits": logits}
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean over targets of the mean loss over measured labels."""
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, signs: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean over targets of the mean loss over measured labels.
+
+        ``signs`` int8, shaped as ``labels``, is +1 where the truth is at least the label, -1 where at most:
+        there, a prediction beyond the label costs nothing (a one-sided loss, as of a Tobit model).
+        """
         losses = []
         for column, (target, outputs) in enumerate(self.slices()):
             measured = torch.isfinite(labels[:, column])
@@ -214,6 +222,10 @@ class TaskModel(nn.Module):
             predicted, truth = logits[measured, outputs], labels[measured, column]
             if target.kind == "regression":
                 scaled = (truth - self.mean[outputs]) / self.scale[outputs]
+                if signs is not None:
+                    sign, beyond = signs[measured, column], predicted[:, 0].detach()
+                    scaled = torch.where(sign > 0, torch.maximum(scaled, beyond), scaled)
+                    scaled = torch.where(sign < 0, torch.minimum(scaled, beyond), scaled)
                 losses.append(F.smooth_l1_loss(predicted[:, 0], scaled))
             elif target.kind == "binary":
                 losses.append(F.binary_cross_entropy_with_logits(predicted[:, 0], truth))

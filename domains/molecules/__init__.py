@@ -25,7 +25,9 @@ from domains.contract import (
 from domains.molecules import drawing, embedded, floors, reading, scaffolds
 from domains.molecules.descriptors import DESCRIPTORS, descriptors
 from domains.molecules.encoding import ATOM_FIELDS, BOND_FIELDS, encode
+from domains.molecules.fingerprints import BITS, morgan_fingerprint
 from domains.molecules.reading import MoleculeEncoding
+from domains.molecules.standardising import connectivity_key
 
 __all__ = ["MOLECULES", "MoleculeEncoding", "Molecules"]
 
@@ -39,6 +41,7 @@ class Molecules:
     encoding: type[EncodingSpec] = MoleculeEncoding
     split_methods = scaffolds.SPLIT_METHODS
     corpus = "chemicals"
+    yardstick = "melting-points"
     tasks: tuple[TaskName, ...] = ("regression", "classification")
     shard_rows = 8192
     formats: Mapping[str, str] = MappingProxyType({**tables.FORMATS, **reading.STRUCTURE_FORMATS})
@@ -62,6 +65,10 @@ class Molecules:
     def encode(self, record: Record, spec: EncodingSpec) -> Sample:
         return encode(record)
 
+    def kinship(self, record: Record) -> str:
+        """First block of the InChIKey: equal for stereoisomers, isotopologues, salts and most tautomers."""
+        return connectivity_key(record.value, record.identity)
+
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         """A token or relation target is the column of ``atoms`` or ``bond_codes`` with its name."""
         sizes = dict(ATOM_FIELDS + BOND_FIELDS)
@@ -72,10 +79,14 @@ class Molecules:
             ),
             TargetSpec("bond", "relation", "classes", sizes["bond"]),
             TargetSpec("descriptors", "sample", "reals", len(DESCRIPTORS)),
+            TargetSpec("fingerprint", "sample", "bits", BITS),
         )
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
-        return {"descriptors": descriptors(record.value)}
+        return {
+            "descriptors": descriptors(record.value),
+            "fingerprint": np.packbits(morgan_fingerprint(record.value)),
+        }
 
     def labels(self, record: Record, targets: Sequence[str]) -> Sample:
         raise ValueError("molecules have no pixels")  # no source of molecules has targets of that level

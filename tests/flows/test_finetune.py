@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,8 @@ from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.runs import run_folder
 from flows.settings import settings_class
-from models import registry
+from models import registry, shipped
+from models.predictor import Predictor
 from models.progress import Interrupted
 from models.registry import Version
 
@@ -335,6 +338,38 @@ def test_a_foundation_is_where_tuning_starts(home: Home, tables: Path, journal: 
     scratch = tune(home, journal, tables / "logp.csv", name="m", foundation="none", epochs=1)
     assert scratch.tags["foundation"] == "none"
     with pytest.raises(GroundworkError, match="was made for other encoding settings"):
-        tune(home, journal, tables / "logp.csv", name="m", max_atoms=99)
-    with pytest.raises(GroundworkError, match=r"'m@staging' is not registered; known: m/2, m/1"):
+        tune(home, journal, tables / "logp.csv", name="m", max_atoms=99, foundation=foundation.reference)
+    # Nobody has asked for this one: where it does not fit, it is left.
+    other = tune(home, journal, tables / "logp.csv", name="m", max_atoms=99, epochs=1)
+    assert other.tags["foundation"] == "none"
+    assert "the encoder starts from nothing" in journal.text
+    with pytest.raises(GroundworkError, match=r"'m@staging' is not registered; known: m/3, m/2, m/1"):
         tune(home, journal, tables / "logp.csv", name="m", foundation="m@staging")
+
+
+@pytest.mark.slow
+def test_the_shipped_foundation_is_where_tuning_starts_without_another(
+    home: Home, tables: Path, journal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_class("pretrain", "molecules")(
+        dataset=str(tables / "smiles.csv"), epochs=1, name="made-here"
+    )
+    made = registry.fetch(dispatch.run("pretrain", MOLECULES, settings, home, journal))
+    folder = Path(shutil.copytree(made, tmp_path / "shipped/little"))
+    card = {
+        "domain": "molecules",
+        "digest": hashlib.sha256((folder / shipped.WEIGHTS).read_bytes()).hexdigest(),
+        "command": "groundwork pretrain molecules smiles.csv",
+        "seconds": 1,
+        "device": "cpu",
+        "records": 140,
+        "data": "compounds",
+        "figures": {},
+    }
+    (folder / shipped.CARD).write_text(json.dumps(card))
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "shipped")
+    probed = tune(home, journal, tables / "logp.csv", name="m", mode="probe", epochs=1)
+    assert probed.tags["foundation"] == "little"
+    theirs = Predictor.load(folder).encoder.state_dict()
+    mine = registry.load("m")[1].encoder.state_dict()
+    assert all(mine[name].equal(tensor) for name, tensor in theirs.items())

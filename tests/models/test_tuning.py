@@ -179,3 +179,14 @@ def test_linear_head_is_one_layer_over_normalised_embeddings() -> None:
     head = model.head
     expected = head.norm(pooled) @ head.from_embedding.weight.T + head.from_embedding.bias
     torch.testing.assert_close(model(batch)["logits"], expected)
+
+
+def test_a_prediction_beyond_a_bound_costs_nothing() -> None:
+    model = task_model(LOGP)
+    labels, signs = torch.full((4, 1), 2.0), torch.tensor([[1], [1], [-1], [-1]], dtype=torch.int8)
+    logits = torch.tensor([[3.0], [1.0], [1.0], [3.0]], requires_grad=True)
+    loss = model.loss(logits, labels, signs)
+    loss.backward()
+    assert loss.item() == pytest.approx((0 + 0.5 + 0 + 0.5) / 4)
+    assert (logits.grad.flatten() != 0).tolist() == [False, True, False, True]
+    assert model.loss(logits, labels).item() == pytest.approx(0.5)
