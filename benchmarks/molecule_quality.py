@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -94,6 +95,8 @@ def main() -> None:
         from benchmarks.finetunings import FineTunings
         from flows.tracking import connect
 
+        for talkative in ("mlflow", "alembic"):  # of tables and signatures; what fails is raised as well
+            logging.getLogger(talkative).setLevel(logging.CRITICAL)
         connect(home)
         foundation = foundation_digest()
         if foundation == "none":
@@ -318,10 +321,12 @@ def spread(lines: Sequence[Line]) -> dict[str, Any]:
     of_seeds = values.var(ddof=1) / len(values) if len(values) > 1 else 0.0
     of_rows = float(np.mean([line["row_error"] ** 2 for line in lines]))
     mean, reach = float(values.mean()), CERTAIN * float(np.sqrt(of_rows + of_seeds))
+    highest = 1.0 if lines[0]["metric"] == "auroc" else np.inf
+    interval = np.clip([mean - reach, mean + reach], 0.0, highest)
     seconds = [line["seconds"] for line in lines if "seconds" in line]
     return {
         "mean": round(mean, 4),
-        "interval": [round(mean - reach, 4), round(mean + reach, 4)],
+        "interval": [round(float(end), 4) for end in interval],
         **({"seconds": round(float(np.mean(seconds)), 1)} if seconds else {}),
     }
 

@@ -20,9 +20,9 @@ CACHE = Path(os.environ.get("GROUNDWORK_BENCHMARKS", ROOT / "var" / "benchmarks"
 
 CHEMPROP = "chemprop==2.3.1"
 
-SAME_AS_OURS = ("torch", "rdkit")
-"""Packages that a peer gets in our version: a ratio is then of the programs alone, and pip, left to choose,
-would fetch gigabytes for a GPU."""
+SAME_AS_OURS = ("torch",)
+"""Packages that a peer gets in our version: pip, left to choose, may fetch gigabytes for a GPU that is not
+there. RDKit is the peer's own, for Chemprop says which it takes."""
 
 
 def environment(package: str) -> Path:
@@ -75,5 +75,6 @@ def _run(command: Sequence[str], fault: str, folder: Path | None = None) -> None
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if ended.returncode:
-        last = next((line for line in reversed(ended.stdout.splitlines()) if line.strip()), "no output")
-        raise GroundworkError(f"{fault}: {last.strip()[:300]}")
+        lines = [line.strip() for line in ended.stdout.splitlines() if line.strip()] or ["no output"]
+        said = next((line for line in lines if line.startswith("ERROR")), lines[-1])  # pip's own words
+        raise GroundworkError(f"{fault}: {said[:300]}")

@@ -62,6 +62,7 @@ def test_more_seeds_take_away_the_error_of_the_seeds_alone() -> None:
     assert found["mean"] == 0.6
     assert found["interval"] == pytest.approx([0.6 - reach, 0.6 + reach], abs=1e-4)
     assert found["seconds"] == 10.0
+    assert spread([line(0.9, "auroc", row_error=0.1)])["interval"] == pytest.approx([0.704, 1.0])
     assert spread([line(0.5, row_error=0.1)])["interval"] == pytest.approx([0.304, 0.696], abs=1e-4)
 
 
