@@ -49,7 +49,7 @@ class TuningSettings(BaseModel):
             description="Let the head see what can be computed of a record (descriptors, fingerprints) "
             "beside its embedding"
         ),
-    ] = True
+    ] = False
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     patience: Annotated[
         int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")

@@ -26,6 +26,7 @@ class Head(nn.Module):
 
     def __init__(self, width: int, outputs: int, dropout: float, linear: bool, computed: int = 0) -> None:
         super().__init__()
+        self.is_linear = linear
         self.norm = nn.LayerNorm(width)
         hidden = outputs if linear else width
         self.from_embedding = nn.Linear(width, hidden)
@@ -39,7 +40,8 @@ class Head(nn.Module):
             self.decide = nn.Sequential(nn.GELU(), self.dropout, nn.Linear(width, outputs))
 
     def forward(self, pooled: torch.Tensor, computed: torch.Tensor | None = None) -> torch.Tensor:
-        hidden = self.from_embedding(self.dropout(self.norm(pooled)))
+        embedded = self.norm(pooled)
+        hidden = self.from_embedding(self.dropout(embedded) if self.is_linear else embedded)
         if self.from_computed is not None:
             hidden = hidden + self.from_computed(self.dropout(computed))
         return self.decide(hidden)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 
-from domains.contract import FROM_DATA, Domain, EncodingSpec, GroundworkError, load_domain
+from domains.compressed import PACKED
+from domains.contract import FROM_DATA, Domain, EncodingSpec, GroundworkError, domain_names, load_domain
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-SUFFIX = re.compile(r"\.[a-z0-9]{1,10}(\.gz)?")
+SUFFIX = re.compile(rf"\.[a-z0-9]{{1,10}}({'|'.join(map(re.escape, PACKED))})?")
 
 
 class UnnamedFormat(GroundworkError):
@@ -86,11 +87,15 @@ def check_format(suffix: str, domain: Domain) -> None:
     if not suffix:
         raise UnnamedFormat(f"which kind of file is this? add ?format= one of {_listed(domain)}")
     if suffix not in domain.formats:
+        others = [name for name in domain_names() if suffix in load_domain(name).formats]
+        if others:
+            raise UnnamedFormat(f"{domain.name} reads no {suffix} file: add ?domain={others[0]}, which does")
         raise UnnamedFormat(f"{domain.name} reads no {suffix} file; add ?format= one of {_listed(domain)}")
 
 
 def _listed(domain: Domain) -> str:
-    return ", ".join(suffix[1:] for suffix in domain.formats if not suffix.endswith(".gz"))
+    """Formats as they are, without those that a compressed file adds to them."""
+    return ", ".join(suffix[1:] for suffix in domain.formats if suffix.count(".") == 1)
 
 
 def _encoding(domain: Domain, settings: Mapping[str, str]) -> EncodingSpec:

@@ -101,7 +101,8 @@ def test_bands_that_the_files_do_not_tell_are_told_by_a_setting(url: str, folder
         ("scars", {**GEOSPATIAL, "format": "vrt"}, "reads no .vrt"),
         ("bands.yaml", GEOSPATIAL, "reads no .yaml"),
         ("scars", GEOSPATIAL, "zip, tif"),
-        ("scars.zip", {}, "molecules reads no .zip"),
+        ("scars.zip", {}, "molecules reads no .zip file: add ?domain=geospatial"),
+        ("scars.csv", GEOSPATIAL, "geospatial reads no .csv file: add ?domain=molecules"),
         ("simulated-scenes", ZIP, "comes with geospatial"),
     ],
 )

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from domains.contract import Record, Row, Sample, SplitSpec, Target, TaskSpec, load_domain
+from domains.contract import EncodingSpec, Record, Row, Sample, SplitSpec, Target, TaskSpec, load_domain
 from models.graph_transformer import GraphTransformer
 from models.predictor import Lineage, VersionContract
 from models.tuning import TaskModel
 
 MOLECULES = load_domain("molecules")
 SPEC = MOLECULES.encoding()
+AS_WRITTEN = MOLECULES.encoding(fragments="all", charges="keep")
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 LOGP = Target(name="logp", kind="regression", unit="log units")
 TOXIC = Target(name="toxic", kind="binary", classes=("no", "yes"))
@@ -28,16 +29,16 @@ def small_encoder(seed: int = 0, **overrides: float) -> GraphTransformer:
     return encoder.eval()
 
 
-def record_of(smiles: str) -> Record:
+def record_of(smiles: str, spec: EncodingSpec = SPEC) -> Record:
     """The record of a valid SMILES."""
-    record = MOLECULES.read(Row(0, smiles), SPEC)
+    record = MOLECULES.read(Row(0, smiles), spec)
     assert isinstance(record, Record), record
     return record
 
 
-def samples_of(smiles: Sequence[str], *, described: bool = False) -> list[Sample]:
+def samples_of(smiles: Sequence[str], *, described: bool = False, spec: EncodingSpec = SPEC) -> list[Sample]:
     """Encoded molecules, with their descriptors where pretraining needs them."""
-    records = [record_of(text) for text in smiles]
+    records = [record_of(text, spec) for text in smiles]
     return [
         {
             **MOLECULES.encode(record, SPEC),
@@ -47,10 +48,10 @@ def samples_of(smiles: Sequence[str], *, described: bool = False) -> list[Sample
     ]
 
 
-def embed(encoder: GraphTransformer, smiles: Sequence[str]) -> np.ndarray:
+def embed(encoder: GraphTransformer, smiles: Sequence[str], spec: EncodingSpec = SPEC) -> np.ndarray:
     """Pooled embeddings [n, D] of molecules embedded in one batch."""
     with torch.no_grad():
-        return encoder(encoder.collate(samples_of(smiles))).pooled.numpy()
+        return encoder(encoder.collate(samples_of(smiles, spec=spec))).pooled.numpy()
 
 
 def contract_of(targets: Sequence[Target] | None, **changes: object) -> VersionContract:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rdkit import Chem
-from small_models import MOLECULES, SPEC, embed, samples_of, small_encoder
+from small_models import AS_WRITTEN, MOLECULES, SPEC, embed, samples_of, small_encoder
 from transformers import AutoModel
 
 from models.graph_transformer import GraphTransformer, GraphTransformerConfig
@@ -78,15 +78,15 @@ def test_tokens_beyond_a_molecule_are_zero_and_masked(encoder: GraphTransformer)
     ],
 )
 def test_different_molecules_embed_differently(encoder: GraphTransformer, one: str, other: str) -> None:
-    first, second = embed(encoder, [one, other])
+    first, second = embed(encoder, [one, other], AS_WRITTEN)
     assert np.abs(first - second).max() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("smiles", ["C", "[Na+].[Cl-]", "CCO.c1ccccc1.[K+].O", "CC(C)" * 100, "C1CC1" * 60])
 def test_any_size_and_number_of_fragments(encoder: GraphTransformer, smiles: str) -> None:
-    alone = embed(encoder, [smiles])
+    alone = embed(encoder, [smiles], AS_WRITTEN)
     assert np.isfinite(alone).all()
-    np.testing.assert_allclose(embed(encoder, ["CCO", smiles])[1:], alone, atol=TOLERANCE)
+    np.testing.assert_allclose(embed(encoder, ["CCO", smiles], AS_WRITTEN)[1:], alone, atol=TOLERANCE)
 
 
 def test_every_parameter_learns_in_pretraining(molecules: list[str]) -> None:
@@ -156,7 +156,8 @@ def test_sample_targets_are_learnt_from_whole_molecules(encoder: GraphTransforme
     """What a sample-level target is scored on is the embedding that the encoder will serve."""
     samples = samples_of(["CCO", "CCN", "c1ccccc1", "CC(=O)O", "CCCC", "OCC"], described=True)
     batch = encoder.collate(samples)
-    [target] = [target for target in MOLECULES.pretraining_targets(SPEC) if target.level == "sample"]
+    targets = MOLECULES.pretraining_targets(SPEC)
+    [target] = [target for target in targets if target.name == "descriptors"]
     with torch.no_grad():
         masked = encoder.masked_forward(batch, [target], 0.9, torch.Generator().manual_seed(1))
         pooled = encoder(batch).pooled
