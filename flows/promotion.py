@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domains.contract import GroundworkError, Source
+from domains.contract import GroundworkError, Source, Target
 from flows.evaluation import Evaluation, answer_test_rows
 from flows.heldout import held_out_for
 from flows.labelled import LabelledData
@@ -61,7 +61,7 @@ def decide_task(
         return Decision.refuse(f"the champion {holder.reference} predicts other targets")
     if [t.classes for t in known.targets] != [t.classes for t in task.targets]:
         return Decision.refuse(f"the champion {holder.reference} tells other classes apart")
-    if [(t.transform, t.unit) for t in known.targets] != [(t.transform, t.unit) for t in task.targets]:
+    if any(_differ_in_unit(one, other) for one, other in zip(known.targets, task.targets, strict=True)):
         units = [", ".join(t.unit or "no unit" for t in side.targets) for side in (known, task)]
         return Decision.refuse(
             f"the champion {holder.reference} answers in {units[0]}, this one in {units[1]}"
@@ -89,6 +89,13 @@ def decide_task(
     figures = {"challenger": comparison.challenger, "champion": comparison.champion, "floor": floor_value}
     values = {of: value for of, value in figures.items() if value is not None and np.isfinite(value)}
     return Decision(Promotion(promoted, reason + judge.remark(holder), values), comparison, floor_value)
+
+
+def _differ_in_unit(one: Target, other: Target) -> bool:
+    """Whether figures of two targets are of different quantities; a unit that nobody gave is no other unit."""
+    return one.transform != other.transform or (
+        bool(one.unit) and bool(other.unit) and one.unit != other.unit
+    )
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_a_value_out_of_range_is_refused_with_its_field(running: Groundwork, fie
 
 def test_a_better_version_is_served_without_a_restart(running: Groundwork, first: str, second: str) -> None:
     version = running.mlflow.get_model_version_by_alias("logp", "champion")
-    assert version.version == "2"
+    assert version.version == "2", running.mlflow.get_model_version("logp", "2").tags["promotion"]
     assert version.tags["flow_run_id"] == second
     assert "better by" in version.tags["promotion"]
     assert "of logp/1" in version.tags["promotion"]
