@@ -92,7 +92,7 @@ def decide_task(
 
 
 def _differ_in_unit(one: Target, other: Target) -> bool:
-    """Whether figures of two targets are of different quantities; a unit that nobody gave is no other unit."""
+    """Whether two targets are different quantities; a unit that nobody gave is no other unit."""
     return one.transform != other.transform or (
         bool(one.unit) and bool(other.unit) and one.unit != other.unit
     )
