@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 from benchmarks.label_curve import CURVE_SIZES, curve_of, draw_rows, draws_of
 from benchmarks.ledger import RESULTS, ROOT, arguments, code_digest, measured
 from benchmarks.peers import CHEMPROP, chemprop_predictions
-from domains.contract import GroundworkError, digest_of
+from domains.contract import GroundworkError
 from domains.tables import digest_of_file
 from flows.home import Home
 
@@ -45,8 +45,6 @@ PEER = "chemprop"
 HIGHER_IS_BETTER = {"auroc": True, "rmse": False}
 CERTAIN = 1.96
 """Standard errors on either side of a mean: 95% of a normal distribution."""
-
-NO_ROOMS = (".venv", ".git", "var", "tests")
 
 Line = Mapping[str, Any]
 
@@ -257,16 +255,13 @@ def _figures(tuned: FineTuned, floor: str = "") -> Line:
 def foundation_digest() -> str:
     """Digest of the weights that a plain fine-tuning starts from; ``none`` where it starts from scratch."""
     from flows.settings import foundation_name
-    from models import registry
+    from models import registry, shipped
 
     holder = registry.champion(foundation_name("molecules"))
     if holder is not None:
-        files = registry.fetch(holder).rglob("*.safetensors")
-    else:  # what comes with the project
-        rooms = (folder for folder in ROOT.iterdir() if folder.name not in NO_ROOMS and folder.is_dir())
-        files = (file for room in rooms for file in room.rglob("*.safetensors") if "molecules" in str(file))
-    digests = sorted(digest_of_file(file) for file in files)
-    return digest_of(digests) if digests else "none"
+        return digest_of_file(registry.fetch(holder) / shipped.WEIGHTS)
+    name = shipped.shipped_for("molecules")
+    return "none" if name is None else shipped.read_card(name).digest[:16]
 
 
 def accelerator() -> str:
