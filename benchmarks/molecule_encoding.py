@@ -27,7 +27,7 @@ from benchmarks.molecules import SPEC, open_molecules, sample_smiles
 from benchmarks.peers import chemprop_python
 from domains.contract import Domain, EncodingSpec, Record, Reject, Row
 from domains.molecules import MOLECULES, Molecules
-from domains.molecules.reading import MoleculeEncoding, structure
+from domains.molecules.reading import structure
 from domains.shards import Recipe, write_shard
 from domains.store import Store, build
 from models.encoder import create_encoder
@@ -52,7 +52,7 @@ class AsWritten(Molecules):
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
         with rdBase.BlockLogs():
-            found = structure(row.value, MoleculeEncoding())
+            found = structure(row.value, SPEC)
         return (
             Reject(row.index, found, row.value)
             if isinstance(found, str)
@@ -109,6 +109,7 @@ def time_encoding(smiles: list[str], folder: Path) -> dict[str, Any]:
                 seconds[name].append(timers[name](chunk) / len(chunk))
 
     def over(one: str, other: str) -> float:
+        """The median of the ratios: what disturbs a chunk disturbs both sides."""
         return round(median(np.divide(seconds[one], seconds[other])), 3)
 
     return {

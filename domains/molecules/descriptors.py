@@ -46,11 +46,14 @@ surface bins have computed them already."""
 def descriptors(molecule: Chem.Mol) -> np.ndarray:
     """The values of ``DESCRIPTORS``, float32 [k]; NaN where a descriptor is not defined."""
     with rdBase.BlockLogs():
+        # A copy without properties: RDKit keeps log P with the molecule and gives it again to whoever asks,
+        # with hydrogens or without.
+        bare = Chem.Mol(molecule, True)
         try:
-            values = list(_CALCULATOR.ComputeProperties(molecule))
+            values = list(_CALCULATOR.ComputeProperties(bare))
             for _, _, surface in _SURFACES:
-                values.extend(surface(molecule))
-            values.extend(map(sum, zip(*rdMolDescriptors._CalcCrippenContribs(molecule), strict=True)))
+                values.extend(surface(bare))
+            values.extend(rdMolDescriptors.CalcCrippenDescriptors(bare, includeHs=False))
         except (RuntimeError, ValueError):
             return np.full(len(DESCRIPTORS), np.nan, np.float32)
     with np.errstate(over="ignore"):

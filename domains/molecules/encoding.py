@@ -7,11 +7,11 @@ loops serve only atoms that are not in the table and molecules with stereo or un
 
 from __future__ import annotations
 
-from contextlib import suppress
+import json
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdCIPLabeler, rdMolDescriptors, rdqueries
+from rdkit.Chem import rdMolDescriptors, rdqueries
 
 from domains.contract import Record, Sample
 
@@ -22,7 +22,7 @@ ATOM_FIELDS = (
     ("charge", 17),  # formal charge + 8, clipped to ±8
     ("aromatic", 2),
     ("ring", 2),
-    ("chirality", 4),  # 0 none, 1 R, 2 S, 3 set, but CIP rules give it no label
+    ("chirality", 4),  # 0 none, 1 R, 2 S; without a CIP label 1 @@, 2 @ as in the canonical SMILES
 )
 """Name and number of codes of each column of ``atoms``."""
 BOND_FIELDS = (
@@ -40,10 +40,9 @@ ORDER_OF = {
 }
 CODES_OF_DOUBLED = np.array([[order, 0] for order in (4, 4, 0, 3, 1, 4, 2, 4, 4, 4, 4, 4, 4)], np.uint8)
 """Codes of a bond without stereo by twice RDKit's numeric bond order (1.5 is aromatic)."""
-CIP_CODES = {"R": 1, "r": 1, "S": 2, "s": 2}
+CIP_CODES = {"R": 1, "S": 2}
+MARK_CODES = {Chem.ChiralType.CHI_TETRAHEDRAL_CW: 1, Chem.ChiralType.CHI_TETRAHEDRAL_CCW: 2}
 STEREO_CODES = {Chem.BondStereo.STEREOE: 1, Chem.BondStereo.STEREOZ: 2}
-MOST_COMPARISONS = 100_000
-"""Of the CIP labeller, about 0.1 s: symmetric cages would keep it for ever."""
 
 _codes_of: dict[int, bytes] = {}
 """Connectivity invariant -> the codes it determines. Filled by ``_atom_codes`` only."""
@@ -138,31 +137,38 @@ def _query(atom: Chem.QueryAtom) -> Chem.Mol:
 
 
 CENTRE = _query(rdqueries.HasChiralTagQueryAtom())
-LABELLED = {
-    code: _query(rdqueries.HasStringPropWithValueQueryAtom("_CIPCode", label))
-    for label, code in (("R", 1), ("S", 2))
-}
 
 
 def _chirality(molecule: Chem.Mol) -> dict[int, int]:
-    """Code of each stereocentre by its CIP label, which does not depend on the order of the atoms.
-
-    Centres that RDKit's perception leaves without a label (1,4-disubstituted rings and the like) are
-    labelled one by one with the full CIP rules, which for every centre would cost three times the parse.
-    """
-    # By queries in C++: to ask each atom from Python costs eight times as much.
-    codes = {atom: code for code, query in LABELLED.items() for atom in _matching(molecule, query)}
-    unlabelled = [atom for atom in _matching(molecule, CENTRE) if atom not in codes]
+    """Code of each stereocentre, which does not depend on the order of the atoms."""
+    # By a query in C++: to ask every atom from Python costs several times as much.
+    matches = molecule.GetSubstructMatches(CENTRE, maxMatches=molecule.GetNumAtoms())
+    codes = {}
+    unlabelled = []
+    for (place,) in matches:
+        atom = molecule.GetAtomWithIdx(place)
+        if atom.HasProp("_CIPCode"):
+            codes[place] = CIP_CODES.get(atom.GetProp("_CIPCode"), 3)
+        else:
+            unlabelled.append(place)
     if unlabelled:
-        # Too symmetric to label in the time that a molecule may take: they keep code 3.
-        with suppress(RuntimeError):
-            rdCIPLabeler.AssignCIPLabels(molecule, unlabelled, [], MOST_COMPARISONS)
-        for place in unlabelled:
-            atom = molecule.GetAtomWithIdx(place)
-            codes[place] = CIP_CODES.get(atom.GetProp("_CIPCode"), 3) if atom.HasProp("_CIPCode") else 3
+        marks = _canonical_marks(molecule)
+        codes |= {place: marks.get(place, 3) for place in unlabelled}
     return codes
 
 
-def _matching(molecule: Chem.Mol, query: Chem.Mol) -> list[int]:
-    matches = molecule.GetSubstructMatches(query, maxMatches=molecule.GetNumAtoms())
-    return [atom for (atom,) in matches]
+def _canonical_marks(molecule: Chem.Mol) -> dict[int, int]:
+    """Code of each stereocentre by its mark in the canonical SMILES, which knows no order of atoms either.
+
+    For centres that RDKit's perception leaves without a CIP label: 1,4-disubstituted rings and the like,
+    whose marks tell cis from trans. The full CIP rules (``rdCIPLabeler``) would take 10 ms a molecule.
+    """
+    canonical = Chem.MolFromSmiles(Chem.MolToSmiles(molecule))
+    order = json.loads(molecule.GetProp("_smilesAtomOutputOrder").replace(",]", "]"))
+    if canonical is None or canonical.GetNumAtoms() != len(order):
+        return {}
+    return {
+        place: MARK_CODES[atom.GetChiralTag()]
+        for place, atom in zip(order, canonical.GetAtoms(), strict=True)
+        if atom.GetChiralTag() in MARK_CODES
+    }

@@ -156,7 +156,8 @@ def test_standardising_is_idempotent_and_blind_to_order_and_counter_ions(
     place: int, seed: int, form: str, is_charged: bool
 ) -> None:
     pool = charged() if is_charged else corpus()
-    smiles = pool[place % len(pool)]
+    larger = [smiles for smiles in pool if len(smiles) > 20]  # than any counter-ion
+    smiles = larger[place % len(larger)]
     standard = identity(smiles)
     (other,) = Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(form.format(smiles)), 1, randomSeed=seed)
     assert identity(other) == standard
