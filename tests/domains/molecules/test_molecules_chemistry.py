@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from rdkit.Chem import Descriptors
+from rdkit.Chem import Crippen, Descriptors
 
 from domains.contract import GroundworkError, Record, Row, SplitSpec, Target, TaskSpec
 from domains.molecules import MOLECULES, MoleculeEncoding
@@ -36,6 +36,17 @@ def test_descriptors_are_rdkits() -> None:
     assert values["PEOE_VSA1"] == pytest.approx(Descriptors.PEOE_VSA1(aspirin.value), rel=1e-5)
     assert values["SlogP_VSA12"] == pytest.approx(Descriptors.SlogP_VSA12(aspirin.value), rel=1e-5)
     assert len(set(MOLECULES.DESCRIPTORS)) == len(MOLECULES.DESCRIPTORS)
+
+
+def test_log_p_with_hydrogens_and_of_heavy_atoms_do_not_take_each_others_place() -> None:
+    (aspirin,), (fresh,) = records("CC(=O)Oc1ccccc1C(=O)O"), records("CC(=O)Oc1ccccc1C(=O)O")
+    first = MOLECULES.describe(fresh, SPEC)["descriptors"]
+    whole = Crippen.MolLogP(aspirin.value)
+    again = MOLECULES.describe(aspirin, SPEC)["descriptors"]
+    assert whole == pytest.approx(1.3101)
+    assert (first == again).all()
+    assert dict(zip(MOLECULES.DESCRIPTORS, first, strict=True))["SlogP_heavy"] == pytest.approx(0.1511)
+    assert Crippen.MolLogP(aspirin.value) == Crippen.MolLogP(fresh.value) == whole
 
 
 @pytest.mark.parametrize("smiles", ODD)
