@@ -12,9 +12,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -151,16 +152,21 @@ def _write_parts(folder: Path, name: str, parts: Sequence[np.ndarray]) -> None:
 
 
 def _join_parts(folder: Path, name: str, shards: Sequence[Path]) -> None:
-    flats = [load_array(shard / f"{name}.npy") for shard in shards]
-    shape = (sum(len(flat) for flat in flats), *flats[0].shape[1:])
-    _write_array(folder / f"{name}.npy", flats[0].dtype, shape, flats)
-    starts = [load_array(shard / f"{name}.offsets.npy") for shard in shards]
-    bases = np.cumsum([0, *(len(flat) for flat in flats)])
-    parts = [start[:-1] + base for start, base in zip(starts, bases, strict=False)] + [bases[-1:]]
-    _write_array(folder / f"{name}.offsets.npy", np.dtype(np.int64), (sum(map(len, parts)),), parts)
+    # One shard is mapped at a time: pages of a file that was copied stay with the process while it is mapped.
+    flats = [shard / f"{name}.npy" for shard in shards]
+    starts = [shard / f"{name}.offsets.npy" for shard in shards]
+    bases = np.cumsum([0, *(len(load_array(flat)) for flat in flats)])
+    first = load_array(flats[0])
+    _write_array(
+        folder / f"{name}.npy", first.dtype, (int(bases[-1]), *first.shape[1:]), map(load_array, flats)
+    )
+    records = sum(len(load_array(start)) - 1 for start in starts)
+    moved = (load_array(start)[:-1] + base for start, base in zip(starts, bases[:-1], strict=True))
+    parts = chain(moved, [bases[-1:]])
+    _write_array(folder / f"{name}.offsets.npy", np.dtype(np.int64), (records + 1,), parts)
 
 
-def _write_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], parts: Sequence[np.ndarray]) -> None:
+def _write_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
     # Not np.save: that reports a full disk without saying so.
     with path.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
