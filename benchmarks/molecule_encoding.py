@@ -27,13 +27,14 @@ from benchmarks.molecules import SPEC, open_molecules, sample_smiles
 from benchmarks.peers import chemprop_python
 from domains.contract import Domain, EncodingSpec, Record, Reject, Row
 from domains.molecules import MOLECULES, Molecules
-from domains.molecules.reading import structure
+from domains.molecules.reading import MoleculeEncoding, structure
 from domains.shards import Recipe, write_shard
 from domains.store import Store, build
 from models.encoder import create_encoder
 
 CHUNK = 2000
 BATCH = 64
+MOLECULE_SPEC = MoleculeEncoding()
 RECIPE = Recipe(SPEC, keep=(), describe=False, labels=())
 CODE = (
     "domains/molecules",
@@ -52,7 +53,7 @@ class AsWritten(Molecules):
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
         with rdBase.BlockLogs():
-            found = structure(row.value, SPEC)
+            found = structure(row.value, MOLECULE_SPEC)
         return (
             Reject(row.index, found, row.value)
             if isinstance(found, str)
