@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
-from domains.contract import Record, Target
+from domains.contract import DrawsWeights, Record, Target
 from flows.evaluation import Evaluation
 from flows.jobs import Job
 from flows.labelled import LabelledData, read_again
@@ -29,15 +28,6 @@ MOST_PANELS = 12
 WORST = 24
 MOST_BINS, ROWS_IN_A_BIN = 10, 10
 """Of a calibration curve: with fewer rows in a bin, its share says little."""
-
-
-@runtime_checkable
-class DrawsWeights(Protocol):
-    """A domain whose drawings can show what each token of a record adds to an answer."""
-
-    def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
-        """One record as SVG, its tokens coloured by ``weights``, in the order of its sample."""
-        ...
 
 
 def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Figure:

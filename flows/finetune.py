@@ -16,7 +16,7 @@ from domains.shards import label_array
 from domains.splits import CannotExtend
 from flows import heldout, recipes
 from flows.evaluation import Evaluation, evaluate, prediction_table
-from flows.figures import promotion_figure, result_figure, worst_errors_page
+from flows.figures import calibration_figure, promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
 from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
@@ -295,7 +295,10 @@ def _log_evaluation(
     tracked.log_table("test_predictions.parquet", prediction_table(data, evaluation, predictor))
     title = f"{name}: test rows" + (" of simulated data" if run.job.source.simulated else "")
     tracked.log_figure("result.png", result_figure(data, evaluation, title))
-    tracked.log_text("worst_errors.html", worst_errors_page(run.job, data, evaluation, title))
+    calibration = calibration_figure(data, evaluation, title)
+    if calibration is not None:
+        tracked.log_figure("calibration.png", calibration)
+    tracked.log_text("worst_errors.html", worst_errors_page(run.job, data, evaluation, title, predictor))
 
 
 def _log_decision(run: TrainingRun, decision: Decision) -> None:

@@ -46,7 +46,8 @@ def pretrain(job: Job) -> Version:
         )
         run.log_rows(store, list(store.rejects()))
         limit = settings.part(LimitSettings)
-        drawn, sides = _draw(_strangers(job, store, limit.exclude), limit, training.seed)
+        drawn = _strangers(job, _drawn(store, limit, training.seed), limit.exclude)
+        sides = _sides(drawn, training.seed)
         model = _model(job, drawn, sides)
         journal.say(
             f"training {parameter_count(model.encoder):,} parameters on {len(sides.train):,} "
@@ -134,19 +135,23 @@ class _Collator:
         return {"batch": self.encoder.collate(samples)}
 
 
-def _draw(store: Store, limit: LimitSettings, seed: int) -> tuple[Store, Split]:
-    """The records that are used, and which of them are held out to watch the loss."""
+def _drawn(store: Store, limit: LimitSettings, seed: int) -> Store:
+    """As many records as are wanted, drawn by the seed."""
     count = len(store)
-    if limit.max_records and limit.max_records < count:
-        chosen = np.sort(np.random.default_rng(seed).permutation(count)[: limit.max_records])
-        store = store.subset(chosen)
+    if not limit.max_records or limit.max_records >= count:
+        return store
+    return store.subset(np.sort(np.random.default_rng(seed).permutation(count)[: limit.max_records]))
+
+
+def _sides(store: Store, seed: int) -> Split:
+    """Which records train, and which are held out to watch the loss."""
     if len(store) < FEWEST_RECORDS:
         raise GroundworkError(
             f"only {len(store)} records can be used; pretraining needs at least {FEWEST_RECORDS}"
         )
     held = min(HELD_OUT, MOST_HELD_OUT / len(store))
     spec = SplitSpec(method="random", seed=seed, fractions=(1 - held, held, 0.0))
-    return store, split(np.arange(len(store)), spec, store.identities)
+    return split(np.arange(len(store)), spec, store.identities)
 
 
 def _strangers(job: Job, store: Store, excluded: Sequence[str]) -> Store:

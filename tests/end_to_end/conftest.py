@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from groundwork_up import Groundwork, Killed, eventually, groundwork_up
+from groundwork_up import Groundwork, Stopped, eventually, groundwork_up
 
 
 @pytest.fixture(scope="package")
@@ -31,7 +31,7 @@ def table(molecules: list[str]) -> str:
 
 @pytest.fixture(scope="package")
 def interrupted(table: str) -> dict[str, Any]:
-    """Settings of a run that takes long enough to be stopped in the middle of it."""
+    """Settings of a run that takes long enough to be stopped twice in the middle of it."""
     return {
         "pasted": table,
         "target": ["logp"],
@@ -43,17 +43,35 @@ def interrupted(table: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def to_be_killed(interrupted: dict[str, Any]) -> dict[str, Any]:
-    return {**interrupted, "name": "killed", "batch_size": 8}
+def cancelled(running: Groundwork, interrupted: dict[str, Any]) -> Stopped:
+    """A run that was cancelled in the middle of its training."""
+    run = running.start("finetune-molecules", **interrupted)
+    eventually(lambda: running.percent(run) >= 5, 180)
+    running.cancel(run)
+    running.ended(run)
+    return Stopped(run, time.monotonic(), running.steps(run))
 
 
 @pytest.fixture(scope="package")
-def killed(running: Groundwork, to_be_killed: dict[str, Any]) -> Killed:
-    """A run whose process was killed within an epoch of its training, and its runner with it."""
-    run = running.start("finetune-molecules", **to_be_killed)
-    checkpoints = "finetune-*/checkpoints/checkpoint-*/trainer_state.json"
-    eventually(lambda: list(running.home.runs.glob(checkpoints)) and running.percent(run) >= 20, 180)
+def killed(running: Groundwork, interrupted: dict[str, Any], cancelled: Stopped) -> Stopped:
+    """The same, resumed: its process was killed within an epoch of its training, and its runner with it."""
+    run = running.start("finetune-molecules", **interrupted, resume=True)
+    eventually(lambda: running.percent(run) >= 40, 180)
+    steps = running.steps(run)
     [own] = [it for it in running.processes() if it.environ().get("PREFECT__FLOW_RUN_ID") == run]
     os.kill(running.pid("runner"), signal.SIGKILL)
     own.kill()
-    return Killed(run, time.monotonic())
+    return Stopped(run, time.monotonic(), steps)
+
+
+@pytest.fixture(scope="package")
+def undisturbed(running: Groundwork, interrupted: dict[str, Any], killed: Stopped, table: str) -> str:
+    """The name of what the same settings and rows come to in a terminal, which waits for no training slot."""
+    file = running.home.root / "undisturbed.csv"
+    file.write_text(table)
+    options = [f"--set={key}={interrupted[key]}" for key in ("foundation", "epochs", "batch_size")]
+    done = running.command(
+        "finetune", "molecules", str(file), "--target=logp", "--name=undisturbed", *options
+    )
+    assert done.returncode == 0, done.stderr
+    return "undisturbed"

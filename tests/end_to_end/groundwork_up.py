@@ -153,6 +153,11 @@ class Groundwork:
         [run] = self.mlflow.search_runs(experiments, tag)
         return run
 
+    def steps(self, flow_run: str) -> list[int]:
+        """The steps whose loss a run has reported."""
+        found = self.mlflow.get_metric_history(self.mlflow_run(flow_run).info.run_id, "loss")
+        return [it.step for it in found]
+
     def artifact(self, run: Run, path: str) -> Path:
         """One file of an MLflow run."""
         server = self.addresses.mlflow_url
@@ -180,11 +185,12 @@ class Groundwork:
 
 
 @dataclass(frozen=True)
-class Killed:
-    """A run that was killed together with its runner, and when (monotonic clock)."""
+class Stopped:
+    """A run that was stopped in its training, when (monotonic clock), and the steps that MLflow knew then."""
 
     flow_run: str
     at: float
+    steps: list[int]
 
     def since(self) -> float:
         return time.monotonic() - self.at

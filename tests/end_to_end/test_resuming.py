@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from groundwork_up import LONGEST_DEATH, Groundwork, Killed, eventually
+from groundwork_up import LONGEST_DEATH, Groundwork, Stopped, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -25,36 +25,34 @@ def _weights(running: Groundwork, name: str) -> dict[str, bytes]:
     return {it.name: it.read_bytes() for it in found}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(running: Groundwork, to_be_killed: dict[str, Any], killed: Killed, table: str) -> str:
-    """The name of what the same settings and rows come to in a terminal, which waits for no training slot."""
-    file = running.home.root / "undisturbed.csv"
-    file.write_text(table)
-    options = [f"--set={key}={to_be_killed[key]}" for key in ("foundation", "epochs", "batch_size")]
-    done = running.command(
-        "finetune", "molecules", str(file), "--target=logp", "--name=undisturbed", *options
-    )
-    assert done.returncode == 0, done.stderr
-    return "undisturbed"
-
-
 def test_a_killed_run_gives_its_training_slot_back(
-    running: Groundwork, killed: Killed, undisturbed: str
+    running: Groundwork, killed: Stopped, undisturbed: str
 ) -> None:
     eventually(lambda: _slots_taken(running) == 0, LONGEST_DEATH - killed.since())
     print(f"the training slot is free after {killed.since():.0f} s")
 
 
 def test_a_killed_run_that_is_resumed_equals_an_undisturbed_one(
-    running: Groundwork, to_be_killed: dict[str, Any], killed: Killed, undisturbed: str
+    running: Groundwork,
+    interrupted: dict[str, Any],
+    killed: Stopped,
+    undisturbed: str,
+    molecules: list[str],
 ) -> None:
     dead = running.mlflow_run(killed.flow_run)
-    run = running.start("finetune-molecules", **to_be_killed, resume=True)
+    run = running.start("finetune-molecules", **interrupted, resume=True)
     running.complete(run)
     resumed = running.mlflow_run(run)
     assert resumed.info.run_id == dead.info.run_id
     assert resumed.info.status == "FINISHED"
     assert "failure" not in resumed.data.tags
-    weights = _weights(running, "killed")
+    versions = running.mlflow.search_model_versions("name = 'interrupted'")
+    assert [it.run_id for it in versions] == [resumed.info.run_id]
+    steps = running.steps(run)
+    assert steps[: len(killed.steps)] == killed.steps
+    epochs, per_epoch = interrupted["epochs"], -(-int(0.8 * len(molecules)) // interrupted["batch_size"])
+    assert steps[-1] > (epochs - 1) * per_epoch
+    assert resumed.data.metrics["training_steps"] == pytest.approx(epochs * per_epoch, rel=0.05)
+    weights = _weights(running, "interrupted")
     assert weights.keys() == {"model.safetensors", "head.safetensors"}
     assert weights == _weights(running, undisturbed)

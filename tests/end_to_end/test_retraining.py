@@ -195,6 +195,17 @@ def test_better_data_are_promoted(running: Groundwork, promoted: dict[str, Any])
     assert f"{NAME}/2" in table["data"]
 
 
+def test_a_better_version_is_served_without_a_restart(running: Groundwork, promoted: dict[str, Any]) -> None:
+    def answer(**which: int) -> dict[str, Any]:
+        url = f"{running.addresses.api_url}/v1/models/{NAME}/predict"
+        return httpx.post(url, json={"inputs": [PHENOL], **which}, timeout=60).raise_for_status().json()
+
+    eventually(lambda: answer()["model"]["version"] == 2, 30)
+    assert answer(version=1)["model"]["version"] == 1
+    up = httpx.get(f"{running.addresses.api_url}/healthz", timeout=60).json()["uptime_seconds"]
+    assert up > time.time() - datetime.fromisoformat(promoted["at"]).timestamp()
+
+
 def test_worse_data_are_refused(running: Groundwork, refused: dict[str, Any]) -> None:
     assert (refused["version"], refused["champion_before"]) == (3, 2)
     assert "worse by" in refused["reason"]

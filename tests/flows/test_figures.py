@@ -12,7 +12,6 @@ import torch
 
 from domains.contract import Record, Row, Target, load_domain
 from domains.molecules import Molecules
-from domains.molecules.drawing import draw_molecule
 from flows.evaluation import Evaluation
 from flows.figures import calibration_figure, reliability, worst_errors_page
 from models.baselines import FloorResult
@@ -95,7 +94,7 @@ class Coloured(Molecules):
 
     def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
         self.given[record.identity] = list(weights)
-        return draw_molecule(record, caption, weights)
+        return super().draw_weights(record, caption, weights)
 
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)O"]

@@ -99,13 +99,13 @@ def test_fewer_rows_than_a_loss_can_be_held_to(home: Home, tmp_path: Path, journ
 
 def test_max_records_is_drawn_with_the_seed(home: Home, tables: Path) -> None:
     from domains.store import build
-    from flows.pretrain import _draw
+    from flows.pretrain import _drawn
     from flows.settings import LimitSettings
 
     spec = MOLECULES.encoding()
     store = build("molecules", MOLECULES.open(tables / "smiles.csv", spec), spec, home.stores)
     one, again, other = (
-        _draw(store, LimitSettings(max_records=80), seed)[0].rows.tolist() for seed in (1, 1, 2)
+        _drawn(store, LimitSettings(max_records=80), seed).rows.tolist() for seed in (1, 1, 2)
     )
     assert one == again != other
     assert len(set(one)) == 80
