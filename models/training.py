@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from domains.contract import GroundworkError
@@ -120,6 +120,32 @@ class _Listener(TrainerCallback):
             control.should_evaluate = control.should_save = False
 
 
+class _Patience(TrainerCallback):
+    """Ends a training whose validation loss has not improved for some epochs.
+
+    It counts in the history that checkpoints hold: transformers' own callback begins anew on resuming, so that
+    a resumed run would go on for longer than an undisturbed one.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def _is_spent(self, state: Any) -> bool:
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.epochs
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= self._is_spent(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # True here only where the process had died between its last checkpoint and its end.
+        control.should_training_stop |= self._is_spent(state)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._is_spent(state):
+            control.should_evaluate = control.should_save = False
+
+
 @dataclass
 class _Stop:
     signum: int | None = None
@@ -210,7 +236,7 @@ def train(
             train_dataset=_Samples(training),
             eval_dataset=_Samples(validation),
             lengths=lengths,
-            callbacks=[listener] + ([EarlyStoppingCallback(patience)] if patience is not None else []),
+            callbacks=[listener] + ([_Patience(patience)] if patience is not None else []),
         )
         for callback in list(trainer.callback_handler.callbacks):
             if type(callback).__name__ == "PrinterCallback":

@@ -216,6 +216,25 @@ def test_resumed_within_an_epoch_it_equals_an_undisturbed_run(
     resume_and_compare(tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize("step", [6, 8, 10])
+def test_patience_is_not_renewed_by_resuming(tmp_path: Path, step: int) -> None:
+    """The validation rows contradict the training rows: the first epoch stays the best, two more are tried."""
+    settings = SETTINGS.model_copy(update={"epochs": 20})
+    apart = [(x, -2 * x - 1) for x, _ in POINTS]
+
+    def run(folder: str, resume: bool = False, report: Any = lambda progress: None) -> int:
+        result = train(
+            Line(), POINTS, apart, collate=collate, lengths=[1] * 16, settings=settings,
+            folder=tmp_path / folder, resume=resume, report=report, patience=2,
+        )  # fmt: skip
+        return result.steps
+
+    assert run("undisturbed") == 12
+    with pytest.raises(Interrupted):
+        run("disturbed", report=signal_at(signal.SIGTERM, step))
+    assert run("disturbed", resume=True) == 12
+
+
 @pytest.mark.slow
 def test_a_killed_process_can_be_resumed(undisturbed: dict[str, torch.Tensor], tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(int(signal.SIGKILL)), "14"]
