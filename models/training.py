@@ -123,8 +123,8 @@ class _Listener(TrainerCallback):
 class _Patience(TrainerCallback):
     """Ends a training whose validation loss has not improved for some epochs.
 
-    It counts in the history that checkpoints hold: transformers' own callback begins anew on resuming, so that
-    a resumed run would go on for longer than an undisturbed one.
+    It counts in the history that checkpoints hold: transformers' own callback begins anew on resuming, so
+    that a resumed run would go on for longer than an undisturbed one.
     """
 
     def __init__(self, epochs: int) -> None:

@@ -218,7 +218,7 @@ def test_resumed_within_an_epoch_it_equals_an_undisturbed_run(
 
 @pytest.mark.parametrize("step", [6, 8, 10])
 def test_patience_is_not_renewed_by_resuming(tmp_path: Path, step: int) -> None:
-    """The validation rows contradict the training rows: the first epoch stays the best, two more are tried."""
+    """Validation rows contradict training rows: the first epoch stays the best, two more are tried."""
     settings = SETTINGS.model_copy(update={"epochs": 20})
     apart = [(x, -2 * x - 1) for x, _ in POINTS]
 
