@@ -280,15 +280,20 @@ def worst_errors_page(
 
 def _can_explain(job: Job, predictor: Predictor | None) -> bool:
     """Whether answers can be shared out among the tokens, and shown so."""
-    return isinstance(job.domain, DrawsWeights) and isinstance(getattr(predictor, "model", None), TaskModel)
+    return isinstance(job.domain, DrawsWeights) and predictor is not None and bool(_task_models(predictor))
+
+
+def _task_models(predictor: Predictor) -> list[TaskModel]:
+    return [model for model in predictor.models if isinstance(model, TaskModel)]
 
 
 def _draw(job: Job, record: Record, caption: str, target: Target, predictor: Predictor | None) -> bytes:
-    model = predictor.model if predictor is not None else None
-    if predictor is None or not isinstance(model, TaskModel) or not isinstance(job.domain, DrawsWeights):
+    models = [] if predictor is None else _task_models(predictor)
+    if predictor is None or not models or not isinstance(job.domain, DrawsWeights):
         return job.domain.draw(record, caption)
-    added = attribute_atoms(model, predictor.encode(record), target)
-    return job.domain.draw_weights(record, caption, added.atoms.tolist())
+    sample = predictor.encode(record)
+    added = np.mean([attribute_atoms(model, sample, target).atoms for model in models], axis=0)
+    return job.domain.draw_weights(record, caption, added.tolist())
 
 
 def _legend(target: Target) -> str:

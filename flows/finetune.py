@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
-import torch
-
-from domains.contract import GroundworkError, SplitSpec, TargetSpec
-from domains.shards import label_array
+from domains.contract import SplitSpec
 from domains.splits import CannotExtend
 from flows import heldout, recipes
 from flows.evaluation import Evaluation, evaluate, prediction_table
@@ -22,16 +17,15 @@ from flows.jobs import Job, TrainingRun, training_run
 from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
-from flows.settings import PromotionSettings, TaskSettings, foundation_name
+from flows.settings import PromotionSettings, TaskSettings
+from flows.starting_point import starting_point
+from flows.tune import computed_features, tune
 from flows.warm_start import WarmStart
-from models.encoder import Encoder, create_encoder, parameter_count, sample_targets
 from models.predictor import Predictor, VersionContract
-from models.registry import FOLDER, Version, champion, load
-from models.settings import SizeSettings, TrainingSettings, TuningSettings
-from models.shipped import is_shipped, load_shipped, shipped_for
-from models.targets import pixel_labels
-from models.training import TrainingResult, train
-from models.tuning import LEARNING_RATES, TaskModel, merge, prepare
+from models.registry import FOLDER, Version
+from models.settings import TrainingSettings
+from models.training import TrainingResult
+from models.tuning import TaskModel
 
 PROMOTION_FIGURE = "promotion.png"
 
@@ -50,13 +44,14 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         recipes.keep(run.tracked, job)
         heldout.keep(run.tracked, data)
         run.tracked.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
-        encoder, foundation = _encoder(job, data, after, weights)
+        encoder, foundation = starting_point(job, data, after, weights)
         begun = {"foundation_version": foundation, "warm_start": weights.version.reference if weights else ""}
         run.tracked.log_parameters(begun)
-        model, result = journal.step("train", lambda: _train(run, encoder, data, weights))
+        models, result = journal.step("train", lambda: tune(run, encoder, data, after, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
-            predictor = Predictor.save(saved, _contract(run, data, model, foundation), model.cpu())
+            contract = _contract(run, data, models, foundation)
+            predictor = Predictor.save(saved, contract, *(model.cpu() for model in models))
             seed = settings.part(TrainingSettings).seed
             evaluation = journal.step("evaluate", lambda: evaluate(job.source, data, predictor, seed))
             _log_evaluation(run, data, evaluation, predictor, result)
@@ -93,7 +88,7 @@ def _labelled(
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     labels = [name for name in targets if name in source.pixel_targets]
-    describe = bool(_computed(job))
+    describe = bool(computed_features(job))
     store = ingest(
         domain, source, job.spec, job.home, journal, describe=describe, keep=targets, labels=labels
     )
@@ -121,148 +116,9 @@ def _labelled(
     return data, weights
 
 
-def _encoder(
-    job: Job, data: LabelledData, after: WarmStart | None, weights: WarmStart | None
-) -> tuple[Encoder, str]:
-    """The encoder to start from, ready for these samples, and the reference of its foundation."""
-    if weights is not None:
-        encoder, origin, foundation = weights.predictor.encoder, weights.version.reference, weights.foundation
-    else:
-        wanted = job.settings.part(TaskSettings).foundation if after is None else after.foundation
-        encoder, foundation = _foundation(job, wanted)
-        origin = foundation
-        if wanted == "auto" and foundation != "none" and (misfit := _misfit(encoder, job, data)):
-            job.journal.say(f"{foundation} cannot be used here ({misfit}): the encoder starts from nothing")
-            encoder, foundation = _foundation(job, "none")
-    if misfit := _misfit(encoder, job, data):
-        raise GroundworkError(f"{origin} cannot be used here: {misfit}")
-    encoder.discard_decoder()
-    return encoder, foundation
-
-
-def _misfit(encoder: Encoder, job: Job, data: LabelledData) -> str:
-    """Make an encoder ready for the samples; why that cannot be done, or nothing."""
-    try:
-        encoder.fit_input(job.spec, data.store.subset(data.split.train))
-    except GroundworkError as error:
-        return str(error)
-    return ""
-
-
-def _foundation(job: Job, wanted: str) -> tuple[Encoder, str]:
-    """The encoder that is wanted, and its name: of a version, of one that is shipped, or ``none``."""
-    domain, settings = job.domain, job.settings
-    if wanted == "auto":
-        holder = champion(foundation_name(domain.name))
-        wanted = holder.reference if holder is not None else shipped_for(domain.name) or "none"
-    if wanted == "none":
-        torch.manual_seed(settings.part(TrainingSettings).seed)
-        return create_encoder(domain.name, settings.part(SizeSettings).size, job.spec), "none"
-    if is_shipped(wanted) and champion(wanted) is None:
-        predictor, reference = load_shipped(wanted), wanted
-    else:
-        version, predictor = load(wanted)
-        reference = version.reference
-    if predictor.contract.domain != domain.name:
-        raise GroundworkError(
-            f"{reference} knows {predictor.contract.domain}, not {domain.name}: choose another foundation"
-        )
-    return predictor.encoder, reference
-
-
-class _Collator:
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-
-    def __call__(self, items: Sequence[tuple[Any, np.ndarray, np.ndarray]]) -> dict[str, Any]:
-        samples, labels, signs = zip(*items, strict=True)
-        return {
-            "labels": torch.from_numpy(np.stack(labels)).float(),
-            "signs": torch.from_numpy(np.stack(signs)),
-            "batch": self.encoder.collate(samples),
-        }
-
-
-class _Labelled(Sequence[Any]):
-    """Samples, labels [targets] or [pixels], and the signs [targets] or [] of labels that are bounds."""
-
-    def __init__(self, data: LabelledData, side: np.ndarray) -> None:
-        self.samples = data.store.subset(side)
-        self.labels = data.labels[side]
-        self.signs = data.signs[side]
-        self.target = data.task.targets[0]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Any) -> Any:
-        sample = self.samples[index]
-        if self.target.level == "pixel":
-            return sample, pixel_labels(self.target, sample[label_array(self.target.name)]), self.signs[index]
-        return sample, self.labels[index], self.signs[index]
-
-
-def _train(
-    run: TrainingRun, encoder: Encoder, data: LabelledData, weights: WarmStart | None
-) -> tuple[TaskModel, TrainingResult]:
-    journal = run.job.journal
-    tuning = run.job.settings.part(TuningSettings)
-    training = run.job.settings.part(TrainingSettings)
-    training = training.model_copy(
-        update={"learning_rate": training.learning_rate or LEARNING_RATES[tuning.mode]}
-    )
-    torch.manual_seed(training.seed)
-    model = TaskModel(
-        encoder,
-        data.task.targets,
-        linear_head=tuning.mode == "probe",
-        dropout=tuning.head_dropout,
-        computed=_computed(run.job),
-    )
-    if weights is None or not weights.hand_on_head(model):
-        model.fit_scaling(_scaling_labels(data))
-        if model.computed is not None:
-            model.computed.fit(data.store.subset(data.split.train))
-    prepare(model, tuning.mode, tuning.lora_rank)
-    journal.say(
-        f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
-        f"{parameter_count(model):,} parameters learn"
-    )
-
-    with journal.training_slot():
-        result = train(
-            model,
-            _Labelled(data, data.split.train),
-            _Labelled(data, data.split.val),
-            collate=_Collator(encoder),
-            lengths=data.store.tokens[data.split.train],
-            settings=training,
-            folder=run.folder.checkpoints,
-            resume=run.resume,
-            report=run.report,
-            patience=tuning.patience,
-        )
-    merge(model)
-    return model, result
-
-
-def _computed(job: Job) -> tuple[TargetSpec, ...]:
-    """What the head sees beside the embedding."""
-    wanted = job.settings.part(TuningSettings).computed_features
-    return sample_targets(job.domain, job.spec) if wanted else ()
-
-
-def _scaling_labels(data: LabelledData) -> np.ndarray:
-    """Training labels that targets are scaled by: all of them, or the pixels of some samples."""
-    train = data.split.train
-    if data.task.targets[0].level == "sample":
-        labels, measured = data.labels[train], data.signs[train] == 0
-        # What is only bounded does not tell the spread, unless there is nothing else.
-        return np.where(measured | ~measured.any(axis=0), labels, np.nan)
-    return np.concatenate(list(data.pixel_labels(train[:: max(1, len(train) // 200)])))[:, None]
-
-
-def _contract(run: TrainingRun, data: LabelledData, model: TaskModel, foundation: str) -> VersionContract:
+def _contract(
+    run: TrainingRun, data: LabelledData, models: Sequence[TaskModel], foundation: str
+) -> VersionContract:
     job = run.job
     return VersionContract(
         kind="task",
@@ -270,8 +126,9 @@ def _contract(run: TrainingRun, data: LabelledData, model: TaskModel, foundation
         encoding=job.spec.model_dump(mode="json"),
         encoding_digest=job.spec.digest,
         task=data.task,
-        linear_head=model.linear_head,
-        computed=model.computed is not None,
+        linear_head=models[0].linear_head,
+        computed=models[0].computed is not None,
+        members=len(models),
         split_id=data.split.id,
         lineage=lineage(run, data.store, foundation),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from domains.contract import SplitSpec, Target
 from domains.splits import CannotExtend
 from flows.heldout import HeldOut, held_out_for
+from models.encoder import Encoder
 from models.predictor import Predictor
 from models.registry import Version, fetch
 from models.tuning import TaskModel
@@ -45,9 +46,13 @@ class WarmStart:
             raise CannotExtend("other fractions were held out for it")
         return self.held_out.sides
 
-    def hand_on_head(self, model: TaskModel) -> bool:
+    def model(self, member: int) -> Encoder | TaskModel:
+        """The version's model that a member of the new version goes on from."""
+        return self.predictor.models[member % len(self.predictor.models)]
+
+    def hand_on_head(self, model: TaskModel, member: int) -> bool:
         """Give ``model`` the version's head and scaling, where it predicts the same; whether it does."""
-        former = self.predictor.model
+        former = self.model(member)
         if not isinstance(former, TaskModel) or former.linear_head != model.linear_head:
             return False
         if (former.computed is None) != (model.computed is None):

@@ -26,7 +26,7 @@ from domains.contract import (
     load_domain,
     load_encoder_class,
 )
-from models.encoder import Encoder, sample_targets
+from models.encoder import Batch, Encoder, sample_targets
 from models.targets import is_pixel_task
 from models.tuning import TaskModel
 
@@ -73,6 +73,8 @@ class VersionContract(BaseModel):
     linear_head: bool = False
     computed: bool = False
     """Whether the head sees what the domain computes of a record beside its embedding."""
+    members: int = 1
+    """Models whose outputs are averaged."""
     split_id: str
     lineage: Lineage
 
@@ -90,17 +92,19 @@ class Answers:
 class Predictor:
     """A loaded version. Safe to call from several threads; answers do not depend on batch mates."""
 
-    def __init__(self, contract: VersionContract, model: Encoder | TaskModel, golden: dict[str, Any]) -> None:
+    def __init__(
+        self, contract: VersionContract, models: Sequence[Encoder | TaskModel], golden: dict[str, Any]
+    ) -> None:
         self.contract = contract
         self.domain: Domain = load_domain(contract.domain)
         self.spec: EncodingSpec = self.domain.encoding(**contract.encoding)
         self.golden = golden
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.eval()
-        torch.nn.Module.to(self.model, self.device)
-        encoder = model.encoder if isinstance(model, TaskModel) else model
-        assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type: a version is always merged
-        self.encoder = encoder
+        for model in models:
+            torch.nn.Module.to(model.eval(), self.device)
+        self.models = tuple(models)
+        """One, or the members of an ensemble."""
+        self.encoder = encoder_of(models[0])
 
     @classmethod
     def load(cls, folder: Path) -> Predictor:
@@ -108,25 +112,7 @@ class Predictor:
         try:
             contract = VersionContract.model_validate_json((folder / CONTRACT).read_text())
             golden = json.loads((folder / GOLDEN).read_text())
-            encoder, loaded = load_encoder_class(contract.domain).from_pretrained(
-                folder / ENCODER, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-            # The loader only warns of a tensor that is not there, and leaves it at a random start.
-            if lacking := sorted(loaded["missing_keys"]):
-                raise ValueError(f"{ENCODER} lacks {lacking[:3]}")
-            model: Encoder | TaskModel = encoder
-            if contract.task is not None:
-                domain = load_domain(contract.domain)
-                computed = (
-                    sample_targets(domain, domain.encoding(**contract.encoding)) if contract.computed else ()
-                )
-                model = TaskModel(
-                    encoder, contract.task.targets, linear_head=contract.linear_head, computed=computed
-                )
-                state = load_file(folder / HEAD)
-                missing = model.load_state_dict(state, strict=False).missing_keys
-                if any(not name.startswith("encoder.") for name in missing):
-                    raise ValueError(f"{HEAD} lacks {missing[:3]}")
+            models = [_load_model(place, contract) for place in _places(folder, contract.members)]
         except GroundworkError:
             raise
         except Exception as error:
@@ -134,7 +120,7 @@ class Predictor:
                 f"the model version in {folder} cannot be read ({_first_line(error)}): "
                 "fetch it again, or register it anew"
             ) from error
-        predictor = cls(contract, model, golden)
+        predictor = cls(contract, models, golden)
         if predictor.spec.digest != contract.encoding_digest:
             raise GroundworkError(
                 f"the model version in {folder} was made with another encoding of {contract.domain} "
@@ -144,19 +130,18 @@ class Predictor:
         return predictor
 
     @staticmethod
-    def save(folder: Path, contract: VersionContract, model: Encoder | TaskModel) -> Predictor:
+    def save(folder: Path, contract: VersionContract, *models: Encoder | TaskModel) -> Predictor:
         """Write a version to an empty folder, read it back, and record its golden answers."""
-        folder.mkdir(parents=True)
-        encoder = model.encoder if isinstance(model, TaskModel) else model
-        assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type: merged before it is saved
-        encoder.save_pretrained(folder / ENCODER)
-        if isinstance(model, TaskModel):
-            state = {
-                name: tensor.contiguous()
-                for name, tensor in model.state_dict().items()
-                if not name.startswith("encoder.")
-            }
-            save_file(state, folder / HEAD)
+        for place, model in zip(_places(folder, contract.members), models, strict=True):
+            place.mkdir(parents=True)
+            encoder_of(model).save_pretrained(place / ENCODER)
+            if isinstance(model, TaskModel):
+                state = {
+                    name: tensor.contiguous()
+                    for name, tensor in model.state_dict().items()
+                    if not name.startswith("encoder.")
+                }
+                save_file(state, place / HEAD)
         (folder / CONTRACT).write_text(contract.model_dump_json(indent=2))
         (folder / GOLDEN).write_text("{}")
         predictor = Predictor.load(folder)
@@ -215,13 +200,10 @@ class Predictor:
         with torch.inference_mode():
             batch = self.encoder.collate(samples)
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            if not isinstance(self.model, TaskModel):
-                return self.model(batch).pooled.float().cpu().numpy()
-            answered = self.model(batch)
-            outputs = self.model.outputs(answered["logits"])
-            if "valid" in answered:
-                outputs = torch.where(answered["valid"][..., None], outputs, torch.nan)
-            return outputs.float().cpu().numpy()
+            outputs = [_outputs(model, batch) for model in self.models]
+            # One model's answers are its own, to the last bit.
+            answered = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
+            return answered.float().cpu().numpy()
 
     @property
     def output_count(self) -> int:
@@ -317,6 +299,45 @@ class Predictor:
             or not (np.abs(answered - expected) <= GOLDEN_TOLERANCE * scale).all()
         ):
             raise GroundworkError("the version does not give its golden answers: it is damaged or misread")
+
+
+def encoder_of(model: Encoder | TaskModel) -> Encoder:
+    """The encoder of a model whose additions are merged, as they are in every version."""
+    encoder = model.encoder if isinstance(model, TaskModel) else model
+    assert isinstance(encoder, Encoder)  # noqa: S101 - narrows the type
+    return encoder
+
+
+def _places(folder: Path, members: int) -> list[Path]:
+    """Where the weights of each model of a version lie."""
+    return [folder, *(folder / f"member-{number}" for number in range(2, members + 1))]
+
+
+def _load_model(place: Path, contract: VersionContract) -> Encoder | TaskModel:
+    encoder, loaded = load_encoder_class(contract.domain).from_pretrained(
+        place / ENCODER, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    # The loader only warns of a tensor that is not there, and leaves it at a random start.
+    if lacking := sorted(loaded["missing_keys"]):
+        raise ValueError(f"{ENCODER} lacks {lacking[:3]}")
+    if contract.task is None:
+        return encoder
+    domain = load_domain(contract.domain)
+    computed = sample_targets(domain, domain.encoding(**contract.encoding)) if contract.computed else ()
+    model = TaskModel(encoder, contract.task.targets, linear_head=contract.linear_head, computed=computed)
+    missing = model.load_state_dict(load_file(place / HEAD), strict=False).missing_keys
+    if any(not name.startswith("encoder.") for name in missing):
+        raise ValueError(f"{HEAD} lacks {missing[:3]}")
+    return model
+
+
+def _outputs(model: Encoder | TaskModel, batch: Batch) -> torch.Tensor:
+    """[n, outputs], or [n, pixels, outputs] with NaN where there is no data."""
+    if not isinstance(model, TaskModel):
+        return model(batch).pooled
+    answered = model(batch)
+    outputs = model.outputs(answered["logits"])
+    return torch.where(answered["valid"][..., None], outputs, torch.nan) if "valid" in answered else outputs
 
 
 def _mean_of_pixels(answered: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-Mode = Literal["probe", "lora", "full"]
+Mode = Literal["probe", "lora", "full", "ensemble"]
 
 Size = Literal["tiny", "small", "base"]
 """Presets of an encoder; ``tiny`` is the one for laptops."""
@@ -37,7 +37,8 @@ class TuningSettings(BaseModel):
         Mode,
         Field(
             description="What learns: probe = a linear head on the frozen encoder; lora = low-rank "
-            "additions and the head; full = every weight"
+            "additions and the head; full = every weight; ensemble = several times every weight, from other "
+            "seeds, and the mean of their answers"
         ),
     ] = "full"
     head_dropout: Annotated[
@@ -51,6 +52,7 @@ class TuningSettings(BaseModel):
         ),
     ] = False
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
+    members: Annotated[int, Field(ge=2, le=20, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[
         int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")
     ] = 8

@@ -17,7 +17,7 @@ from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
 from models.targets import is_pixel_task
 
-LEARNING_RATES: dict[Mode, float] = {"probe": 1e-2, "lora": 2e-3, "full": 5e-4}
+LEARNING_RATES: dict[Mode, float] = {"probe": 1e-2, "lora": 2e-3, "full": 5e-4, "ensemble": 5e-4}
 """Peak rates by mode: the fewer weights learn, the larger their steps may be."""
 
 

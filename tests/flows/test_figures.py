@@ -131,7 +131,7 @@ def test_the_worst_are_drawn_with_what_their_atoms_add(job: Any, target: Target)
         [1.0, 0.0, 0.0],
         [row[: target.outputs] for row in predicted],
         predictor=SimpleNamespace(
-            model=model_of(target), encode=lambda record: MOLECULES.encode(record, job.spec)
+            models=[model_of(target)], encode=lambda record: MOLECULES.encode(record, job.spec)
         ),
     )
     assert {smiles: len(weights) for smiles, weights in job.domain.given.items()} == {

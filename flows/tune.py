@@ -1,0 +1,206 @@
+"""What a fine-tuning trains: one model, or the members of an ensemble one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from domains.contract import TargetSpec
+from domains.shards import label_array
+from flows.jobs import Job, TrainingRun
+from flows.labelled import LabelledData
+from flows.starting_point import starting_point
+from flows.warm_start import WarmStart
+from models.encoder import Encoder, parameter_count, sample_targets
+from models.progress import Progress
+from models.settings import TrainingSettings, TuningSettings
+from models.targets import pixel_labels
+from models.training import TrainingResult, train
+from models.tuning import LEARNING_RATES, TaskModel, merge, prepare
+
+
+def tune(
+    run: TrainingRun,
+    encoder: Encoder,
+    data: LabelledData,
+    after: WarmStart | None,
+    weights: WarmStart | None,
+) -> tuple[list[TaskModel], TrainingResult]:
+    """The tuned models, and what all of them cost together. The first begins with ``encoder``."""
+    job = run.job
+    tuning = job.settings.part(TuningSettings)
+    members = tuning.members if tuning.mode == "ensemble" else 1
+    checkpoints = run.folder.checkpoints
+    models: list[TaskModel] = []
+    results: list[TrainingResult] = []
+    with job.journal.training_slot():
+        for member in range(members):
+            begun = encoder if member == 0 else starting_point(job, data, after, weights, member)[0]
+            model = _prepared(job, begun, data, weights, member)
+            if member == 0:
+                job.journal.say(
+                    f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
+                    f"{parameter_count(model):,} parameters learn" + (f", {members} times" * (members > 1))
+                )
+            finished = _Finished(checkpoints / f"member-{member + 1}") if members > 1 else None
+            result = finished.load(model) if finished is not None and run.resume else None
+            if result is None:
+                # The first member's checkpoints tell whether there is anything to resume.
+                folder = checkpoints / f"member-{member + 1}" if member else checkpoints
+                result = _trained(run, model, data, member, folder, _share(run.report, member, members))
+                if finished is not None:
+                    finished.keep(model, result)
+            merge(model)
+            models.append(model)
+            results.append(result)
+    return models, _together(results)
+
+
+def _prepared(
+    job: Job, encoder: Encoder, data: LabelledData, weights: WarmStart | None, member: int
+) -> TaskModel:
+    """A model with a head for the task, and what is to learn in it chosen."""
+    tuning = job.settings.part(TuningSettings)
+    torch.manual_seed(job.settings.part(TrainingSettings).seed + member)
+    model = TaskModel(
+        encoder,
+        data.task.targets,
+        linear_head=tuning.mode == "probe",
+        dropout=tuning.head_dropout,
+        computed=computed_features(job),
+    )
+    if weights is None or not weights.hand_on_head(model, member):
+        model.fit_scaling(_scaling_labels(data))
+        if model.computed is not None:
+            model.computed.fit(data.store.subset(data.split.train))
+    prepare(model, tuning.mode, tuning.lora_rank)
+    return model
+
+
+def _trained(
+    run: TrainingRun,
+    model: TaskModel,
+    data: LabelledData,
+    member: int,
+    folder: Path,
+    report: Callable[[Progress], None],
+) -> TrainingResult:
+    settings = run.job.settings
+    tuning, training = settings.part(TuningSettings), settings.part(TrainingSettings)
+    chosen = {
+        "learning_rate": training.learning_rate or LEARNING_RATES[tuning.mode],
+        "seed": training.seed + member,
+    }
+    encoder: Any = model.encoder
+    return train(
+        model,
+        _Labelled(data, data.split.train),
+        _Labelled(data, data.split.val),
+        collate=_Collator(encoder),
+        lengths=data.store.tokens[data.split.train],
+        settings=training.model_copy(update=chosen),
+        folder=folder,
+        resume=run.resume,
+        report=report,
+        patience=tuning.patience,
+    )
+
+
+def _share(report: Callable[[Progress], None], member: int, members: int) -> Callable[[Progress], None]:
+    """One member's progress as a part of the whole."""
+
+    def told(progress: Progress) -> None:
+        before, total = member * progress.total_steps, members * progress.total_steps
+        report(replace(progress, step=before + progress.step, total_steps=total))
+
+    return told
+
+
+class _Finished:
+    """A member that is trained, for a run that is resumed while another one is being trained."""
+
+    def __init__(self, path: Path) -> None:
+        self.weights = path.with_suffix(".safetensors")
+        self.result = path.with_suffix(".json")
+
+    def keep(self, model: TaskModel, result: TrainingResult) -> None:
+        save_file({name: it.contiguous() for name, it in model.state_dict().items()}, self.weights)
+        # Last, and whole or not at all: it says that the weights are complete.
+        partial = self.result.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(result)))
+        partial.rename(self.result)
+
+    def load(self, model: TaskModel) -> TrainingResult | None:
+        """Give the model its trained weights; None where its training has not ended."""
+        if not self.result.is_file():
+            return None
+        model.load_state_dict(load_file(self.weights))
+        return TrainingResult(**json.loads(self.result.read_text()))
+
+
+def _together(results: Sequence[TrainingResult]) -> TrainingResult:
+    seconds = sum(result.seconds for result in results)
+    samples = sum(result.samples_per_second * result.seconds for result in results)
+    return TrainingResult(
+        steps=sum(result.steps for result in results),
+        seconds=seconds,
+        best_loss=float(np.mean([result.best_loss for result in results])),
+        samples_per_second=samples / seconds if seconds else 0.0,
+        trainable_parameters=sum(result.trainable_parameters for result in results),
+        device=results[0].device,
+    )
+
+
+class _Collator:
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def __call__(self, items: Sequence[tuple[Any, np.ndarray, np.ndarray]]) -> dict[str, Any]:
+        samples, labels, signs = zip(*items, strict=True)
+        return {
+            "labels": torch.from_numpy(np.stack(labels)).float(),
+            "signs": torch.from_numpy(np.stack(signs)),
+            "batch": self.encoder.collate(samples),
+        }
+
+
+class _Labelled(Sequence[Any]):
+    """Samples, labels [targets] or [pixels], and the signs [targets] or [] of labels that are bounds."""
+
+    def __init__(self, data: LabelledData, side: np.ndarray) -> None:
+        self.samples = data.store.subset(side)
+        self.labels = data.labels[side]
+        self.signs = data.signs[side]
+        self.target = data.task.targets[0]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Any) -> Any:
+        sample = self.samples[index]
+        if self.target.level == "pixel":
+            return sample, pixel_labels(self.target, sample[label_array(self.target.name)]), self.signs[index]
+        return sample, self.labels[index], self.signs[index]
+
+
+def computed_features(job: Job) -> tuple[TargetSpec, ...]:
+    """What the head sees beside the embedding."""
+    wanted = job.settings.part(TuningSettings).computed_features
+    return sample_targets(job.domain, job.spec) if wanted else ()
+
+
+def _scaling_labels(data: LabelledData) -> np.ndarray:
+    """Training labels that targets are scaled by: all of them, or the pixels of some samples."""
+    train = data.split.train
+    if data.task.targets[0].level == "sample":
+        labels, measured = data.labels[train], data.signs[train] == 0
+        # What is only bounded does not tell the spread, unless there is nothing else.
+        return np.where(measured | ~measured.any(axis=0), labels, np.nan)
+    return np.concatenate(list(data.pixel_labels(train[:: max(1, len(train) // 200)])))[:, None]
