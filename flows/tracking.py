@@ -42,6 +42,8 @@ class TrackedRun:
 
     run_id: str
     experiment_id: str
+    client: MlflowClient
+    """One for all that is recorded: making one takes longer than most of what it is asked for."""
 
     @property
     def url(self) -> str:
@@ -56,23 +58,23 @@ class TrackedRun:
         server = _address_for_browsers()
         if server.startswith("http"):
             return f"{server}/get-artifact?path={path}&run_uuid={self.run_id}"
-        run = MlflowClient().get_run(self.run_id)
+        run = self.client.get_run(self.run_id)
         return f"{run.info.artifact_uri}/{path}"
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Record settings; a resumed run has them already and they are the same."""
-        known = MlflowClient().get_run(self.run_id).data.params
+        known = self.client.get_run(self.run_id).data.params
         fresh = [
             Param(key, str(value)[:6000])
             for key, value in parameters.items()
             if key not in known and value != ""
         ]
-        MlflowClient().log_batch(self.run_id, params=fresh)
+        self.client.log_batch(self.run_id, params=fresh)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record figures in one request: one at a time, MLflow takes 18 a second."""
         now = int(time.time() * 1000)
-        MlflowClient().log_batch(
+        self.client.log_batch(
             self.run_id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()]
         )
 
@@ -91,7 +93,7 @@ class TrackedRun:
             source=json.dumps({"uri": origin}),
             profile=json.dumps(dict(counts)),
         )
-        MlflowClient().log_inputs(
+        self.client.log_inputs(
             self.run_id, datasets=[DatasetInput(described, [InputTag("mlflow.data.context", context)])]
         )
         self.log_parameters({f"dataset_{key}": value for key, value in counts.items()})
@@ -102,7 +104,7 @@ class TrackedRun:
         if remarks:
             tags.append(RunTag("remarks", " ".join(remarks)[:5000]))
         if tags:
-            MlflowClient().log_batch(self.run_id, tags=tags)
+            self.client.log_batch(self.run_id, tags=tags)
 
     def log_table(self, path: str, table: pd.DataFrame) -> None:
         """Keep a table as an artifact, Parquet or CSV by its suffix."""
@@ -112,7 +114,7 @@ class TrackedRun:
                 table.to_parquet(file, index=False)
             else:
                 table.to_csv(file, index=False)
-            MlflowClient().log_artifact(self.run_id, str(file), str(Path(path).parent).strip("."))
+            self.client.log_artifact(self.run_id, str(file), str(Path(path).parent).strip("."))
 
     def log_rejects(self, rejects: Sequence[Reject]) -> None:
         """Keep every row that could not be used, with its reason."""
@@ -123,11 +125,11 @@ class TrackedRun:
 
     def log_text(self, path: str, text: str) -> None:
         """Keep a text or a page as an artifact."""
-        MlflowClient().log_text(self.run_id, text, path)
+        self.client.log_text(self.run_id, text, path)
 
     def log_figure(self, path: str, figure: Figure) -> None:
         """Keep a figure as an artifact."""
-        MlflowClient().log_figure(self.run_id, figure, path)
+        self.client.log_figure(self.run_id, figure, path)
 
 
 def _address_for_browsers() -> str:
@@ -154,10 +156,11 @@ def tracked_run(
     links = _links(journal)
     if resume is None:
         everything = {**tags, **_code_tags(), **links}
-        run_id = client.create_run(_experiment(home, experiment), run_name=name, tags=everything).info.run_id
+        within = _experiment(client, home, experiment)
+        run_id = client.create_run(within, run_name=name, tags=everything).info.run_id
     else:
         run_id = _reopen(client, resume, links)
-    opened = TrackedRun(run_id, client.get_run(run_id).info.experiment_id)
+    opened = TrackedRun(run_id, client.get_run(run_id).info.experiment_id, client)
     journal.link("mlflow-run", "MLflow run", opened.url)
     try:
         yield opened
@@ -198,8 +201,7 @@ def _reopen(client: MlflowClient, run_id: str, links: Mapping[str, str]) -> str:
     return run_id
 
 
-def _experiment(home: Home, name: str) -> str:
-    client = MlflowClient()
+def _experiment(client: MlflowClient, home: Home, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def spared_collector() -> None:
     """Spare the garbage collector what was imported: each training collects, and looked at all of it."""
     gc.freeze()
 
@@ -68,6 +70,18 @@ def molecules() -> list[str]:
     chosen = [row for row in domain.embedded()[domain.corpus](spec).stream() if row.index % 300 == 0][:160]
     records = [domain.read(row, spec) for row in chosen]
     return [record.identity for record in records if isinstance(record, Record)][:140]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty_sqlite() -> None:
+    """No test outlives a power cut: let SQLite in this process not wait until the disk has written."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    @event.listens_for(Engine, "connect")
+    def hurry(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(scope="session")

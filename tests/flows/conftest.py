@@ -16,15 +16,22 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 @pytest.fixture(scope="module", autouse=True)
 def small_encoders() -> Iterator[None]:
-    """The smallest preset made smaller still, on one thread, forests of few trees, and nothing shipped."""
+    """The smallest preset made smaller still, on one thread; few trees, rows to embed and pictures.
+
+    And nothing shipped.
+    """
     import torch
 
+    from flows import figures, yardstick
     from models import baselines, shipped
     from models.graph_transformer import GraphTransformer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(GraphTransformer.presets, "tiny", SMALL)
         patch.setattr(baselines, "TREES", 20)
+        patch.setattr(yardstick, "RECORDS", 200)
+        patch.setattr(yardstick, "LEARNT_FROM", 150)
+        patch.setattr(figures, "WORST", 4)
         patch.setattr(shipped, "FOLDER", Path("nothing is shipped"))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

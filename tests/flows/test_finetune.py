@@ -130,7 +130,7 @@ def test_logged_predictions_are_what_the_version_answers(run: mlflow.entities.Ru
 def test_pictures_of_the_result(run: mlflow.entities.Run) -> None:
     assert artifact(run, "result.png").read_bytes().startswith(b"\x89PNG")
     page = artifact(run, "worst_errors.html").read_text()
-    assert page.count("<svg") == 14
+    assert page.count("<svg") == 4
     assert "largest errors on logp" in page
 
 

@@ -78,7 +78,7 @@ def test_it_embeds(foundation: Version) -> None:
 def test_only_a_lower_loss_on_the_same_rows_takes_the_alias(
     module_home: Home, foundation: Version, tables: Path, journal: Any
 ) -> None:
-    better = learn(module_home, journal, tables / "smiles.csv", epochs=12, learning_rate=3e-3)
+    better = learn(module_home, journal, tables / "smiles.csv", epochs=4, learning_rate=3e-3)
     assert better.aliases == ("champion",)
     assert "better than" in better.tags["promotion"]
     worse = learn(module_home, journal, tables / "smiles.csv", epochs=1, learning_rate=1e-7)
