@@ -28,7 +28,7 @@ from prefect.utilities.callables import parameter_schema
 from typer.testing import CliRunner
 
 from domains.contract import load_domain
-from flows import deployments
+from flows import deployments, yardstick
 from flows.dispatch import run
 from flows.home import Home
 from flows.journal import ConsoleJournal
@@ -36,7 +36,10 @@ from flows.settings import settings_class
 from groundwork.api.app import create_app
 from groundwork.api.registry import MlflowRegistry
 from groundwork.cli import app as command
+from models import baselines
 
+# Fewer spectra to embed after each epoch, and smaller forests.
+yardstick.RECORDS, yardstick.LEARNT_FROM, baselines.TREES = 200, 150, 20
 home, journal, spectra = Home.current(), ConsoleJournal(), load_domain("spectra")
 learn = {"epochs": 2, "batch_size": 32}
 foundation = run("pretrain", spectra, settings_class("pretrain", "spectra")(**learn), home, journal)

@@ -15,6 +15,7 @@ import pytest
 from api_fakes import wait_for
 
 from domains.contract import SplitSpec, Target, TaskSpec, load_domain
+from flows.home import Home
 from groundwork import Client, ServiceError
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "CCCCCCCCCCCCCCCC(=O)O"]
@@ -23,21 +24,16 @@ TARGETS = (Target(name="logp", kind="regression", unit="log units"), Target(name
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tracking(module_home: Home) -> str:
     """A registry with two untrained versions of one name; the first is champion."""
     import mlflow
 
-    home = tmp_path_factory.mktemp("home")
-    uri = f"sqlite:///{home / 'mlflow.db'}"
-    previous = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("test", (home / "artifacts").as_uri())
+    mlflow.create_experiment("test", (module_home.mlflow_artifacts / "test").as_uri())
     mlflow.set_experiment("test")
     for seed in (1, 2):
-        register(home / str(seed) / "version", seed)
+        register(module_home.root / str(seed) / "version", seed)
     mlflow.MlflowClient().set_registered_model_alias("logp", "champion", "1")
-    yield uri
-    mlflow.set_tracking_uri(previous)
+    return module_home.mlflow_database
 
 
 def register(folder: Path, seed: int) -> None:

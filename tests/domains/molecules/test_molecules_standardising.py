@@ -130,8 +130,8 @@ def by_rdkit_alone(smiles: str) -> str:
 
 @pytest.mark.slow
 def test_leaving_out_steps_changes_nothing() -> None:
-    some = [smiles for smiles in [*charged(), *corpus()[::3]] if not re.search(r"\[\d", smiles)]
-    assert len(some) > 3000
+    some = [smiles for smiles in [*charged(), *corpus()[::8]] if not re.search(r"\[\d", smiles)]
+    assert len(some) > 1000
     changed = 0
     for smiles in some:
         expected = by_rdkit_alone(smiles)
