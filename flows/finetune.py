@@ -23,7 +23,7 @@ from flows.tune import computed_features, tune
 from flows.warm_start import WarmStart
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version
-from models.settings import TrainingSettings
+from models.settings import TrainingSettings, TuningSettings
 from models.training import TrainingResult
 from models.tuning import TaskModel
 
@@ -44,7 +44,7 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         recipes.keep(run.tracked, job)
         heldout.keep(run.tracked, data)
         run.tracked.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
-        encoder, foundation = starting_point(job, data, after, weights)
+        encoder, foundation = starting_point(run, data, after, weights)
         begun = {"foundation_version": foundation, "warm_start": weights.version.reference if weights else ""}
         run.tracked.log_parameters(begun)
         models, result = journal.step("train", lambda: tune(run, encoder, data, after, weights))
@@ -88,7 +88,7 @@ def _labelled(
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     labels = [name for name in targets if name in source.pixel_targets]
-    describe = bool(computed_features(job))
+    describe = bool(computed_features(job)) or bool(settings.part(TuningSettings).adapt_epochs)
     store = ingest(
         domain, source, job.spec, job.home, journal, describe=describe, keep=targets, labels=labels
     )

@@ -28,6 +28,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def holds_checkpoint(self) -> bool:
+        """Whether any of the run's trainings has come far enough to be resumed."""
+        return any(last_checkpoint(it.parent) for it in self.checkpoints.rglob("checkpoint-*"))
+
+    @property
     def mlflow_run(self) -> str | None:
         """The unfinished MLflow run, or None."""
         try:
@@ -67,10 +72,12 @@ def run_folder(
                     raise GroundworkError(
                         "there is no interrupted run of exactly these settings and rows: run without resume"
                     )
-                if last_checkpoint(folder.checkpoints) is None:
+                if not folder.holds_checkpoint:
                     raise GroundworkError(
                         "the interrupted run had not written a checkpoint yet: run without resume"
                     )
+            else:
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
             yield folder
     except Timeout as error:
         raise GroundworkError(

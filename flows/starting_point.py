@@ -7,25 +7,27 @@ import copy
 import torch
 
 from domains.contract import GroundworkError
-from flows.jobs import Job
+from flows.adapting import adapt
+from flows.jobs import Job, TrainingRun
 from flows.labelled import LabelledData
 from flows.settings import TaskSettings, foundation_name
 from flows.warm_start import WarmStart
 from models.encoder import Encoder, create_encoder
 from models.predictor import encoder_of
 from models.registry import champion, load
-from models.settings import SizeSettings, TrainingSettings
+from models.settings import SizeSettings, TrainingSettings, TuningSettings
 from models.shipped import is_shipped, load_shipped, shipped_for
 
 
 def starting_point(
-    job: Job, data: LabelledData, after: WarmStart | None, weights: WarmStart | None, member: int = 0
+    run: TrainingRun, data: LabelledData, after: WarmStart | None, weights: WarmStart | None, member: int = 0
 ) -> tuple[Encoder, str]:
     """The encoder to start from, ready for these samples, and the reference of its foundation.
 
     Members of an ensemble differ where they begin with nothing, or with another ensemble. Raises
     GroundworkError for an encoder that does not fit.
     """
+    job = run.job
     if weights is not None:
         encoder = copy.deepcopy(encoder_of(weights.model(member)))
         origin, foundation = weights.version.reference, weights.foundation
@@ -38,6 +40,8 @@ def starting_point(
             encoder, foundation = _foundation(job, "none", member)
     if misfit := _misfit(encoder, job, data):
         raise GroundworkError(f"{origin} cannot be used here: {misfit}")
+    if job.settings.part(TuningSettings).adapt_epochs and weights is None:
+        adapt(run, encoder, data, member)
     encoder.discard_decoder()
     return encoder, foundation
 

@@ -42,7 +42,7 @@ def tune(
     results: list[TrainingResult] = []
     with job.journal.training_slot():
         for member in range(members):
-            begun = encoder if member == 0 else starting_point(job, data, after, weights, member)[0]
+            begun = encoder if member == 0 else starting_point(run, data, after, weights, member)[0]
             model = _prepared(job, begun, data, weights, member)
             if member == 0:
                 job.journal.say(

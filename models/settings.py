@@ -51,6 +51,15 @@ class TuningSettings(BaseModel):
             "beside its embedding"
         ),
     ] = False
+    adapt_epochs: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Epochs of pretraining on the task's own records, whatever their labels, before "
+            "tuning (not on those held out for testing)",
+        ),
+    ] = 0
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     members: Annotated[int, Field(ge=2, le=20, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[

@@ -226,7 +226,8 @@ def train(
     )
     checkpoint = last_checkpoint(folder) if resume else None
     if checkpoint is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in folder.glob("checkpoint-*"):
+            shutil.rmtree(old, ignore_errors=True)
     with _stoppable() as stop:
         listener = _Listener(report, stop)
         trainer = _BucketingTrainer(

@@ -317,6 +317,30 @@ def test_an_interrupted_run_can_be_started_anew(home: Home, tables: Path, journa
     assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
+def test_it_learns_its_own_molecules_first_and_is_resumed_in_that(
+    home: Home, tables: Path, journal: Any
+) -> None:
+    class StoppedInAdapting(StoppedJournal):
+        def progress(self, description: str, fraction: float) -> None:
+            if description.startswith("adapting") and fraction > 0.5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    values: dict[str, Any] = {"adapt_epochs": 3, "epochs": 1}
+    undisturbed = tune(home, journal, tables / "logp.csv", name="undisturbed", **values)
+    assert "adapting to 112 molecules, 3 epochs" in journal.text
+    plain = tune(home, journal, tables / "logp.csv", name="plain", epochs=1)
+    with pytest.raises(Interrupted):
+        tune(home, StoppedInAdapting(journal, 0), tables / "logp.csv", name="resumed", **values)
+    resumed = tune(home, journal, tables / "logp.csv", name="resumed", resume=True, **values)
+
+    def answers(version: Version) -> np.ndarray:
+        return registry.load(version.reference)[1].answer_values(["CCO", "c1ccccc1O"]).outputs
+
+    np.testing.assert_array_equal(answers(resumed), answers(undisturbed))
+    assert not np.allclose(answers(plain), answers(undisturbed))
+
+
 def test_the_same_run_twice_at_once_is_refused(home: Home, tables: Path, journal: Any) -> None:
     made = settings_class("finetune", "molecules")(dataset=str(tables / "logp.csv"), epochs=2, batch_size=32)
     source = MOLECULES.open(tables / "logp.csv", MOLECULES.encoding())
