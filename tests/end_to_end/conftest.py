@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from groundwork_up import Groundwork, Stopped, eventually, groundwork_up
+from groundwork_up import BROKEN, UPLOADED, Groundwork, Stopped, eventually, groundwork_up
 
 
 @pytest.fixture(scope="package")
@@ -38,7 +39,7 @@ def interrupted(table: str) -> dict[str, Any]:
         "name": "interrupted",
         "foundation": "none",
         "epochs": 6,
-        "batch_size": 2,
+        "batch_size": 4,
     }
 
 
@@ -75,3 +76,55 @@ def undisturbed(running: Groundwork, interrupted: dict[str, Any], killed: Stoppe
     )
     assert done.returncode == 0, done.stderr
     return "undisturbed"
+
+
+@pytest.fixture(scope="package")
+def outside(running: Groundwork, tmp_path_factory: pytest.TempPathFactory, table: str) -> tuple[str, Path]:
+    """A run that names a file of the machine which no root holds; the run's id and the file."""
+    file = tmp_path_factory.mktemp("private") / "private.csv"
+    file.write_text(table)
+    return running.start("finetune-molecules", dataset=str(file), target=["logp"]), file
+
+
+@pytest.fixture(scope="package")
+def pretraining(running: Groundwork, table: str, outside: tuple[str, Path]) -> str:
+    """Flow run that pretrained on pasted rows. ``outside`` starts with it: most of a start is waiting."""
+    run = running.start("pretrain-molecules", dataset="", pasted=table, epochs=1)
+    running.complete(run)
+    return run
+
+
+@pytest.fixture(scope="package")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the file that is uploaded, again and again under the same name."""
+    return tmp_path_factory.mktemp("laboratory")
+
+
+@pytest.fixture(scope="package")
+def uploaded(running: Groundwork, table: str, laboratory: Path) -> dict[str, Any]:
+    """What the API said of the dataset ``measured-logp``: half of the rows, and one that is broken."""
+    file = laboratory / "logp.csv"
+    file.write_text("\n".join([*table.splitlines()[: 1 + UPLOADED], f"{BROKEN},1.0"]) + "\n")
+    return running.api.upload(file, "measured-logp")
+
+
+@pytest.fixture(scope="package")
+def first(running: Groundwork, pretraining: str, uploaded: dict[str, Any]) -> str:
+    """Flow run that learnt ``logp/1`` from the upload, too briefly to be good.
+
+    It is retrained, brought back, and serves.
+    """
+    run = running.start(
+        "finetune-molecules",
+        dataset=uploaded["name"],
+        target=["logp"],
+        name="logp",
+        unit="log10",
+        size="tiny",
+        split="random",
+        epochs=3,
+        batch_size=16,
+        learning_rate=3e-4,
+    )
+    running.complete(run)
+    return run

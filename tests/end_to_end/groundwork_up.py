@@ -31,6 +31,9 @@ START_PATIENCE = 180.0
 RUN_PATIENCE = 180.0
 LONGEST_DEATH = 180.0
 """Seconds after which nothing may show a killed run as running, nor its training slot as taken."""
+PHENOL, BROKEN = "c1ccccc1O", "c1ccccc1N("
+UPLOADED = 70
+"""Molecules of the table that the first version learns from."""
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 

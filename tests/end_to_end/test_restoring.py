@@ -94,17 +94,23 @@ def speaking_to(groundwork: Groundwork) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="module")
-def moved(running: Groundwork, table: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moved]:
+def moved(
+    running: Groundwork, undisturbed: str, table: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Moved]:
     folder = tmp_path_factory.mktemp("moved")
     file = folder / "logp.csv"
     file.write_text(table)
-    common: dict[str, Any] = {"dataset": str(file), "target": ["logp"], "foundation": "none"}
-    interrupted = {**common, "name": "moved-later", "epochs": 4, "batch_size": 8}
-    with speaking_to(running) as tune:
-        tune(ConsoleJournal(), {**common, "name": "moved", "epochs": 1})
-        with pytest.raises(Interrupted):
-            tune(Impatient(), interrupted)
-    answers = running.api.predict("moved", INPUTS)
+    interrupted: dict[str, Any] = {
+        "dataset": str(file),
+        "target": ["logp"],
+        "foundation": "none",
+        "name": "moved-later",
+        "epochs": 4,
+        "batch_size": 8,
+    }
+    with speaking_to(running) as tune, pytest.raises(Interrupted):
+        tune(Impatient(), interrupted)
+    answers = running.api.predict(undisturbed, INPUTS)
     variable = {"name": "moved", "value": "known"}
     assert running.prefect.post("variables/", json=variable).status_code == 201
 
@@ -134,10 +140,10 @@ def test_the_databases_were_upgraded_and_a_copy_of_each_is_kept(moved: Moved) ->
         assert f"it is kept in {kept}" in told
 
 
-def test_the_champion_answers_as_before_from_its_own_folder(moved: Moved) -> None:
+def test_the_champion_answers_as_before_from_its_own_folder(moved: Moved, undisturbed: str) -> None:
     assert [answer["status"] for answer in moved.answers] == ["ok", "ok", "rejected"]
-    assert moved.after.api.predict("moved", INPUTS) == moved.answers
-    version = moved.after.mlflow.get_model_version_by_alias("moved", "champion")
+    assert moved.after.api.predict(undisturbed, INPUTS) == moved.answers
+    version = moved.after.mlflow.get_model_version_by_alias(undisturbed, "champion")
     run = moved.after.mlflow.get_run(version.run_id)
     assert run.info.artifact_uri.startswith(moved.after.home.mlflow_artifacts.as_uri())
     assert moved.after.artifact(run, "result.png").stat().st_size > 0

@@ -16,15 +16,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from groundwork_up import Groundwork, eventually
+from groundwork_up import PHENOL, Groundwork, eventually
 
 pytestmark = pytest.mark.slow
 
-NAME, DEPLOYMENT = "kept-alive", "retrain-molecules"
+NAME, DEPLOYMENT = "logp", "retrain-molecules"
+DATASET = "measured-logp"
 SECONDS = 10
 """Between two runs of the schedule."""
 PATIENCE = 240.0
-PHENOL = "c1ccccc1O"
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,11 @@ def rows(table: str) -> list[tuple[str, str]]:
     return [(row["smiles"], row["logp"]) for row in csv.DictReader(io.StringIO(table))]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("laboratory")
-
-
 def upload(running: Groundwork, folder: Path, rows: list[tuple[str, str]]) -> None:
     """As a colleague does every week, under the same name."""
     file = folder / "logp.csv"
     file.write_text("smiles,logp\n" + "".join(f"{smiles},{cell}\n" for smiles, cell in rows))
-    running.api.upload(file, NAME)
+    running.api.upload(file, DATASET)
 
 
 def decisions(running: Groundwork) -> list[dict[str, Any]]:
@@ -100,25 +95,6 @@ def artifact(running: Groundwork, flow_run: str, key: str) -> dict[str, Any] | N
 
 
 @pytest.fixture(scope="module")
-def first(running: Groundwork, folder: Path, rows: list[tuple[str, str]]) -> str:
-    """Flow run that learnt from a form, from half of the rows."""
-    upload(running, folder, rows[:70])
-    run = running.start(
-        "finetune-molecules",
-        dataset=NAME,
-        name=NAME,
-        foundation="none",
-        size="tiny",
-        split="random",
-        epochs=5,
-        batch_size=16,
-        learning_rate=1e-3,
-    )
-    running.complete(run)
-    return run
-
-
-@pytest.fixture(scope="module")
 def schedule(running: Groundwork, first: str) -> Iterator[Schedule]:
     made = Schedule(running)
     made.switch(on=False, schedule=made.nightly["id"])
@@ -134,19 +110,19 @@ def unchanged(schedule: Schedule) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def promoted(
-    running: Groundwork, schedule: Schedule, unchanged: Any, folder: Path, rows: list[tuple[str, str]]
+    running: Groundwork, schedule: Schedule, unchanged: Any, laboratory: Path, rows: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    upload(running, folder, rows)
+    upload(running, laboratory, rows)
     return schedule.decided("promoted")
 
 
 @pytest.fixture(scope="module")
 def refused(
-    running: Groundwork, schedule: Schedule, promoted: Any, folder: Path, rows: list[tuple[str, str]]
+    running: Groundwork, schedule: Schedule, promoted: Any, laboratory: Path, rows: list[tuple[str, str]]
 ) -> dict[str, Any]:
     smiles, cells = zip(*rows, strict=True)
     shuffled = np.random.default_rng(0).permutation(cells)
-    upload(running, folder, list(zip(smiles, shuffled, strict=True)))
+    upload(running, laboratory, list(zip(smiles, shuffled, strict=True)))
     return schedule.decided("refused")
 
 

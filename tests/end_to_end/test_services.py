@@ -12,52 +12,9 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from groundwork_up import Groundwork, eventually
+from groundwork_up import BROKEN, PHENOL, UPLOADED, Groundwork, eventually
 
 pytestmark = pytest.mark.slow
-
-PHENOL, BROKEN = "c1ccccc1O", "c1ccccc1N("
-
-
-@pytest.fixture(scope="module")
-def outside(running: Groundwork, tmp_path_factory: pytest.TempPathFactory, table: str) -> tuple[str, Path]:
-    """A run that names a file of the machine which no root holds; the run's id and the file."""
-    file = tmp_path_factory.mktemp("private") / "private.csv"
-    file.write_text(table)
-    return running.start("finetune-molecules", dataset=str(file), target=["logp"]), file
-
-
-@pytest.fixture(scope="module")
-def pretraining(running: Groundwork, table: str, outside: tuple[str, Path]) -> str:
-    """Flow run that pretrained on pasted rows. ``outside`` starts with it: most of a start is waiting."""
-    run = running.start("pretrain-molecules", dataset="", pasted=table, epochs=1)
-    running.complete(run)
-    return run
-
-
-@pytest.fixture(scope="module")
-def uploaded(running: Groundwork, table: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the API said of the dataset ``measured-logp``."""
-    file = tmp_path_factory.mktemp("chemist") / "logp.csv"
-    file.write_text(table + f"{BROKEN},1.0\n")
-    return running.api.upload(file, "measured-logp")
-
-
-@pytest.fixture(scope="module")
-def first(running: Groundwork, pretraining: str, uploaded: dict[str, Any]) -> str:
-    """Flow run that learnt from the upload."""
-    run = running.start(
-        "finetune-molecules",
-        dataset=uploaded["name"],
-        target=["logp"],
-        name="logp",
-        unit="log10",
-        epochs=8,
-        batch_size=16,
-        learning_rate=1e-3,
-    )
-    running.complete(run)
-    return run
 
 
 def predicted(running: Groundwork, inputs: list[str], **which: Any) -> dict[str, Any]:
@@ -77,7 +34,7 @@ def test_a_foundation_is_pretrained_from_pasted_rows(running: Groundwork, pretra
 
 
 def test_a_version_says_where_it_comes_from(
-    running: Groundwork, first: str, uploaded: dict[str, Any], molecules: list[str]
+    running: Groundwork, first: str, uploaded: dict[str, Any]
 ) -> None:
     version = running.mlflow.get_model_version("logp", "1")
     run = running.mlflow_run(first)
@@ -93,8 +50,8 @@ def test_a_version_says_where_it_comes_from(
     assert float(version.tags["value"]) > float(version.tags["floor_value"])
     assert version.tags["promotion"].startswith("first version of logp")
     assert run.data.params["split_id"] == version.tags["split_id"]
-    assert run.data.params["epochs"] == "8"
-    assert int(run.data.params["dataset_records"]) == len(molecules)
+    assert run.data.params["epochs"] == "3"
+    assert int(run.data.params["dataset_records"]) == UPLOADED
     assert run.data.params["dataset_rejects"] == "1"
     rejects = pd.read_csv(running.artifact(run, "rejects.csv"))
     assert rejects["original"].tolist() == [BROKEN]
