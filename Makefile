@@ -7,12 +7,16 @@ PYTEST_ARGS ?=
 # Two processes share the files of tests (see tests/conftest.py).
 PARALLEL ?= --numprocesses=2 --no-loadscope-reorder
 
-.PHONY: demo test lint up clean
+.PHONY: demo test tests lint up clean
 
 demo: $(INSTALLED)
 	$(BIN)/groundwork demo
 
-test: lint
+# Side by side: the first tests mostly wait for services to start.
+test: $(INSTALLED)
+	$(MAKE) --jobs=2 lint tests
+
+tests: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(INSTALLED)

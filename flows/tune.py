@@ -23,7 +23,7 @@ from models.progress import Progress
 from models.settings import TrainingSettings, TuningSettings
 from models.targets import pixel_labels
 from models.training import TrainingResult, train
-from models.tuning import LEARNING_RATES, TaskModel, merge, prepare
+from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
 
 
 def tune(
@@ -110,6 +110,7 @@ def _trained(
         resume=run.resume,
         report=report,
         patience=tuning.patience,
+        rates=layer_rates(model, tuning.layer_decay) if tuning.mode in ("full", "ensemble") else None,
     )
 
 

@@ -65,6 +65,9 @@ class Encoder(PreTrainedModel):
     """Keyword arguments of the configuration by size."""
     lora_modules: ClassVar[list[str]]
     """Names of the linear layers that low-rank adaptation adds to."""
+    top_modules: ClassVar[list[str]]
+    """Names of what comes after the last of ``blocks``; all else comes before the first."""
+    blocks: torch.nn.ModuleList
 
     @classmethod
     def create(cls, preset: Size, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:

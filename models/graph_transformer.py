@@ -214,6 +214,7 @@ class GraphTransformer(Encoder):
             "intermediate_size": 1024,
         },
     }
+    top_modules: ClassVar = ["norm", "read_out"]
     lora_modules: ClassVar = [
         "query_key_value",
         "attention_output",

@@ -128,6 +128,7 @@ class RasterViT(Encoder):
             "intermediate_size": 3072,
         },
     }
+    top_modules: ClassVar = ["norm"]
     lora_modules: ClassVar = [
         "query_key_value",
         "attention_output",

@@ -60,6 +60,15 @@ class TuningSettings(BaseModel):
             "tuning (not on those held out for testing)",
         ),
     ] = 0
+    layer_decay: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="Learning rate of a layer of the encoder, as a share of that of the layer above it "
+            "(full, ensemble; 1 = all alike)",
+        ),
+    ] = 1.0
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     members: Annotated[int, Field(ge=2, le=20, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[

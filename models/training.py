@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +73,27 @@ class _Buckets(LengthGroupedSampler):
 class _BucketingTrainer(Trainer):
     """Trainer whose batches hold samples of like size, so that little is padded."""
 
-    def __init__(self, *args: Any, lengths: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lengths: Sequence[int], rates: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lengths = [int(length) for length in lengths]
+        self._rates = rates
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self._rates:
+            learning = model or self.model
+            decaying = set(self.get_decay_parameter_names(learning))
+            groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+            for name, weights in learning.named_parameters():
+                if weights.requires_grad:
+                    decay = self.args.weight_decay if name in decaying else 0.0
+                    groups.setdefault((self._rates[name], decay), []).append(weights)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, learning)
+            told = [
+                {"params": weights, "lr": rate * self.args.learning_rate, "weight_decay": decay}
+                for (rate, decay), weights in groups.items()
+            ]
+            self.optimizer = kind(told, **options)
+        return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -182,12 +200,14 @@ def train(
     resume: bool,
     report: Callable[[Progress], None],
     patience: int | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place and leave it with the weights of its best validation loss.
 
     ``training`` and ``validation`` hold items that ``collate`` turns into the model's keyword
     arguments; the model returns ``{"loss": scalar}``. ``lengths`` are the tokens of each training
-    item. With ``patience``, training ends after that many epochs without improvement. Checkpoints
+    item. With ``patience``, training ends after that many epochs without improvement; ``rates`` are
+    shares of the learning rate by parameter, where not all learn at the same. Checkpoints
     go to ``folder``; with ``resume`` the newest is continued, and the result equals that of an
     undisturbed run. Raises Interrupted after SIGTERM or SIGINT once a checkpoint is written, and
     GroundworkError for a checkpoint that cannot be read or a loss that is not a number.
@@ -237,6 +257,7 @@ def train(
             train_dataset=_Samples(training),
             eval_dataset=_Samples(validation),
             lengths=lengths,
+            rates=rates or {},
             callbacks=[listener] + ([_Patience(patience)] if patience is not None else []),
         )
         for callback in list(trainer.callback_handler.callbacks):

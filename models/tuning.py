@@ -260,6 +260,27 @@ def prepare(model: TaskModel, mode: Mode, lora_rank: int) -> None:
         model.encoder = get_peft_model(encoder, adapted)
 
 
+def layer_rates(model: TaskModel, decay: float) -> dict[str, float]:
+    """Share of the learning rate by parameter name: 1 for the head, ``decay`` times that per layer below.
+
+    What lies deep in a pretrained encoder is general, and is changed least (Howard & Ruder, ULMFiT, ACL 2018;
+    Clark et al., ELECTRA, ICLR 2020).
+    """
+    encoder: Any = model.encoder
+    layers = len(encoder.blocks)
+
+    def share(name: str) -> float:
+        part, _, rest = name.removeprefix("encoder.").partition(".")
+        if not name.startswith("encoder."):
+            return 1.0
+        if part in encoder.top_modules:
+            return decay
+        below = layers - int(rest.partition(".")[0]) if part == "blocks" else layers + 1
+        return decay ** (1 + below)
+
+    return {name: share(name) for name, _ in model.named_parameters()}
+
+
 def merge(model: TaskModel) -> None:
     """Fold low-rank additions into the weights, in place: a version is an ordinary encoder again."""
     if not isinstance(model.encoder, Encoder):  # adapted by ``prepare``

@@ -68,7 +68,7 @@ def test_the_form_knows_ranges_and_choices() -> None:
     shown = parameter_schema(flow(body)).model_dump()["properties"]
     assert (shown["epochs"]["minimum"], shown["epochs"]["maximum"]) == (1, 10_000)
     assert shown["head_dropout"]["exclusiveMaximum"] == 1
-    assert shown["mode"]["enum"] == ["probe", "lora", "full"]
+    assert shown["mode"]["enum"] == ["probe", "lora", "full", "ensemble"]
     assert shown["split"]["enum"] == [
         "auto", "scaffold", "random", "scaffold-balanced", "cluster", "time", "given",
     ]  # fmt: skip

@@ -108,6 +108,13 @@ def test_patience_ends_a_training_that_no_longer_improves(tmp_path: Path) -> Non
     assert patient.steps == 12
 
 
+def test_parameters_learn_at_rates_of_their_own(tmp_path: Path) -> None:
+    start = Line().layer
+    model, _ = fit(tmp_path, rates={"layer.weight": 1.0, "layer.bias": 1e-6})
+    assert abs(model.layer.weight.item() - start.weight.item()) > 0.1
+    assert model.layer.bias.item() == pytest.approx(start.bias.item(), abs=1e-4)
+
+
 def test_a_loss_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(GroundworkError, match="not a number: lower the learning rate") as error:
         fit(tmp_path, [(x, float("nan")) for x, _ in POINTS])

@@ -11,7 +11,7 @@ from small_models import LOGP, MOLECULES, PHASE, SPEC, TOXIC, samples_of, small_
 
 from models.encoder import parameter_count, sample_targets
 from models.pretraining import OUTLIER
-from models.tuning import TaskModel, merge, prepare
+from models.tuning import TaskModel, layer_rates, merge, prepare
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "CCCCCC", "OCC(O)CO"]
 
@@ -190,3 +190,16 @@ def test_a_prediction_beyond_a_bound_costs_nothing() -> None:
     assert loss.item() == pytest.approx((0 + 0.5 + 0 + 0.5) / 4)
     assert (logits.grad.flatten() != 0).tolist() == [False, True, False, True]
     assert model.loss(logits, labels).item() == pytest.approx(0.5)
+
+
+def test_the_deeper_a_layer_the_less_it_learns() -> None:
+    model = task_model(LOGP)
+    rates = layer_rates(model, 0.5)
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    assert {rate for name, rate in rates.items() if name.startswith("head.")} == {1.0}
+    assert rates["encoder.read_out.weight"] == rates["encoder.norm.bias"] == 0.5
+    layers = len(model.encoder.blocks)
+    by_layer = [rates[f"encoder.blocks.{layer}.mixing_norm.weight"] for layer in range(layers)]
+    assert by_layer == [0.5 ** (1 + layers - layer) for layer in range(layers)]
+    assert rates["encoder.atom_embedding.table.weight"] == 0.5 ** (2 + layers)
+    assert set(layer_rates(model, 1.0).values()) == {1.0}
