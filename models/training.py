@@ -79,7 +79,7 @@ class _BucketingTrainer(Trainer):
         self._rates = rates
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None and self._rates:
+        if getattr(self, "optimizer", None) is None and self._rates:
             learning = model or self.model
             decaying = set(self.get_decay_parameter_names(learning))
             groups: dict[tuple[float, float], list[nn.Parameter]] = {}
