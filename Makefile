@@ -4,20 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
-# Two processes share the files of tests (see tests/conftest.py).
-PARALLEL ?= --numprocesses=2 --no-loadscope-reorder
-
-.PHONY: demo test tests lint up clean
+.PHONY: demo test end-to-end without-services lint up clean
 
 demo: $(INSTALLED)
 	$(BIN)/groundwork demo
 
-# Side by side: the first tests mostly wait for services to start.
+# Side by side: end-to-end tests share one set of services, and for half of their time wait for it.
 test: $(INSTALLED)
-	$(MAKE) --jobs=2 lint tests
+	$(MAKE) --jobs=3 lint end-to-end without-services
 
-tests: $(INSTALLED)
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+end-to-end: $(INSTALLED)
+	$(BIN)/python -m pytest tests/end_to_end $(PYTEST_ARGS)
+
+without-services: $(INSTALLED)
+	$(BIN)/python -m pytest tests --ignore=tests/end_to_end $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -10,13 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flows.home import PRIVACY, THREADS, Home
-
-END_TO_END = "tests/end_to_end/"
 
 # Before torch, MLflow or Prefect are imported: each reads its part once. Nothing of the user's own
 # installation may be seen or changed.
@@ -32,32 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, the longest piece comes first."""
-    if hasattr(config, "workerinput"):  # which pytest-xdist gives to its processes
-        items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def spared_collector() -> None:
     """Spare the garbage collector what was imported: each training collects, and looked at all of it."""
     gc.freeze()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """End-to-end tests stay together, for the services that they share, as do the tests of any other file.
-
-    Services for each half of them cost more than that half: they take a tenth of a core when idle.
-    """
-    # Not at the top: this module serves those, too, who run the tests one by one without pytest-xdist.
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Pieces(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return END_TO_END if nodeid.startswith(END_TO_END) else nodeid.partition("::")[0]
-
-    return Pieces(config, log)
 
 
 @pytest.fixture(scope="session")
