@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
+
 .PHONY: demo test end-to-end without-services lint up clean
 
 demo: $(INSTALLED)
