@@ -90,7 +90,7 @@ class GraphLayout:
     def pad(self, packed: torch.Tensor) -> torch.Tensor:
         """[T, D] -> [B, N, D], zero where there is no atom."""
         padded = packed.new_zeros(self.graphs * self.width, packed.shape[-1])
-        return padded.index_copy(0, self.slot, packed).view(self.graphs, self.width, -1)
+        return padded.index_copy_(0, self.slot, packed).view(self.graphs, self.width, -1)
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """[B, N, D] -> [T, D]"""
@@ -165,14 +165,17 @@ class PairBias(nn.Module):
         pair = layout.pairs(edges)
         with torch.no_grad():
             walks, distance = self.random_walks(layout, pair)
-        bias = self.distance(distance) + self.walks(walks)
-        bias = bias.flatten(0, 2).index_add(0, pair, self.bond(bond_codes).to(bias.dtype)).view_as(bias)
-        bias = bias.masked_fill(~layout.mask[:, None, :, None], torch.finfo(bias.dtype).min)
-        returns = layout.pack(torch.diagonal(walks, dim1=1, dim2=2).transpose(1, 2))
-        return bias.permute(0, 3, 1, 2), returns
+        # Heads come first and pairs last: one product for all walks, and attention takes it as it lies.
+        bias = self.walks.weight @ walks.flatten(1)
+        bias = bias + self.distance(distance.flatten()).t()
+        bias = bias.index_add(1, pair, self.bond(bond_codes).t().to(bias.dtype))
+        bias = bias.view(-1, layout.graphs, layout.width, layout.width).transpose(0, 1)
+        bias = bias.masked_fill(~layout.mask[:, None, None, :], torch.finfo(bias.dtype).min)
+        returns = layout.pack(torch.diagonal(walks, dim1=2, dim2=3).permute(1, 2, 0))
+        return bias, returns
 
     def random_walks(self, layout: GraphLayout, pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities [B, N, N, K] of the walks of 1..K steps, and distances int64 [B, N, N]."""
+        """Probabilities [K, B, N, N] of the walks of 1..K steps, and distances int64 [B, N, N]."""
         adjacency = torch.zeros(
             layout.graphs * layout.width * layout.width, dtype=self.walks.weight.dtype, device=pair.device
         )
@@ -185,7 +188,7 @@ class PairBias(nn.Module):
             distance = torch.where((walk > 0) & (distance > length), length, distance)
             walk = torch.bmm(walk, step)
         torch.diagonal(distance, dim1=1, dim2=2).zero_()
-        return torch.stack(powers, -1), distance
+        return torch.stack(powers), distance
 
 
 class GraphTransformer(Encoder):
