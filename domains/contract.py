@@ -334,10 +334,10 @@ class Domain(Protocol):
 
 @runtime_checkable
 class DrawsWeights(Protocol):
-    """A domain whose drawings can show what each token of a record adds to an answer."""
+    """A domain whose drawings can show what each atom of a record adds to an answer."""
 
     def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
-        """One record as SVG, its tokens coloured by ``weights``, in the order of its sample."""
+        """One record as SVG, its atoms coloured by ``weights``, in the order of its sample."""
         ...
 
 

@@ -30,28 +30,27 @@ def adapt(run: TrainingRun, encoder: Encoder, data: LabelledData, member: int) -
     torch.manual_seed(settings.seed + member)
     targets = job.domain.pretraining_targets(job.spec)
     model = PretrainingModel(encoder, targets, PretrainingSettings().mask_ratio)
-    model.fit_scaling(training)
+    model.fit_scaling(data.store.subset(data.split.train[:20_000]))
     job.journal.say(f"adapting to {len(training):,} {job.domain.noun}s, {epochs} epochs")
 
     def collate(samples: Sequence[Sample]) -> dict[str, Batch]:
         return {"batch": encoder.collate(samples)}
 
-    with job.journal.training_slot():
-        result = train(
-            model,
-            training,
-            validation,
-            collate=collate,
-            lengths=data.store.tokens[data.split.train],
-            settings=settings.model_copy(
-                update={"epochs": epochs, "learning_rate": LEARNING_RATE, "seed": settings.seed + member}
-            ),
-            folder=run.folder.checkpoints / f"adapting-{member + 1}",
-            resume=run.resume,
-            # Its losses are of another kind than those of tuning, which the run is about.
-            report=lambda progress: job.journal.progress(
-                f"adapting, step {progress.step:,} of {progress.total_steps:,}",
-                progress.step / progress.total_steps,
-            ),
-        )
+    result = train(
+        model,
+        training,
+        validation,
+        collate=collate,
+        lengths=data.store.tokens[data.split.train],
+        settings=settings.model_copy(
+            update={"epochs": epochs, "learning_rate": LEARNING_RATE, "seed": settings.seed + member}
+        ),
+        folder=run.folder.checkpoints / f"adapting-{member + 1}",
+        resume=run.resume,
+        # Its losses are of another kind than those of tuning, which the run is about.
+        report=lambda progress: job.journal.progress(
+            f"adapting, step {progress.step:,} of {progress.total_steps:,}",
+            progress.step / progress.total_steps,
+        ),
+    )
     job.journal.say(f"adapted in {result.seconds:.0f} s, validation loss {result.best_loss:.4g}")

@@ -16,6 +16,7 @@ from flows.jobs import Job
 from flows.labelled import LabelledData, read_again
 from models.attribution import attribute_atoms
 from models.comparison import LEVEL, Comparison
+from models.graph_transformer import GraphTransformer
 from models.metrics import HIGHER_IS_BETTER
 from models.predictor import Predictor
 from models.results import PixelResults, Results, SampleResults, class_ious
@@ -269,7 +270,7 @@ def worst_errors_page(
     }
     drawn = [drawings[row] for row in wanted.tolist()]
     cards = [f"<figure>{drawing[drawing.index('<svg') :]}</figure>" for drawing in drawn]
-    legend = f"<p>{_legend(target)}</p>" if _can_explain(job, predictor) else ""
+    legend = f"<p>{_legend(target)}</p>" if _explained(job, predictor) else ""
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>"
         "<style>body{font-family:sans-serif}"
@@ -278,21 +279,23 @@ def worst_errors_page(
     )
 
 
-def _can_explain(job: Job, predictor: Predictor | None) -> bool:
-    """Whether answers can be shared out among the tokens, and shown so."""
-    return isinstance(job.domain, DrawsWeights) and predictor is not None and bool(_task_models(predictor))
-
-
-def _task_models(predictor: Predictor) -> list[TaskModel]:
-    return [model for model in predictor.models if isinstance(model, TaskModel)]
+def _explained(job: Job, predictor: Predictor | None) -> list[TaskModel]:
+    """The models whose answers can be shared out among atoms, and shown so; none where they cannot."""
+    if predictor is None or not isinstance(job.domain, DrawsWeights):
+        return []
+    tuned = [model for model in predictor.models if isinstance(model, TaskModel)]
+    return [model for model in tuned if isinstance(model.encoder, GraphTransformer)]
 
 
 def _draw(job: Job, record: Record, caption: str, target: Target, predictor: Predictor | None) -> bytes:
-    models = [] if predictor is None else _task_models(predictor)
+    models = _explained(job, predictor)
     if predictor is None or not models or not isinstance(job.domain, DrawsWeights):
         return job.domain.draw(record, caption)
     sample = predictor.encode(record)
-    added = np.mean([attribute_atoms(model, sample, target).atoms for model in models], axis=0)
+    # Members may find different classes the most probable: all of them explain what they say together.
+    answered = predictor.predict([sample])[0, : target.outputs]
+    chosen = int(answered.argmax())
+    added = np.mean([attribute_atoms(model, sample, target, chosen).atoms for model in models], axis=0)
     return job.domain.draw_weights(record, caption, added.tolist())
 
 

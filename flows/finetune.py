@@ -18,7 +18,6 @@ from flows.labelled import LabelledData, choose_targets, chosen_method, describe
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
-from flows.starting_point import starting_point
 from flows.tune import computed_features, tune
 from flows.warm_start import WarmStart
 from models.predictor import Predictor, VersionContract
@@ -44,10 +43,7 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         recipes.keep(run.tracked, job)
         heldout.keep(run.tracked, data)
         run.tracked.log_parameters({"split_id": data.split.id, "targets": ",".join(targets)})
-        encoder, foundation = starting_point(run, data, after, weights)
-        begun = {"foundation_version": foundation, "warm_start": weights.version.reference if weights else ""}
-        run.tracked.log_parameters(begun)
-        models, result = journal.step("train", lambda: tune(run, encoder, data, after, weights))
+        models, result, foundation = journal.step("train", lambda: tune(run, data, after, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
             contract = _contract(run, data, models, foundation)

@@ -20,19 +20,25 @@ from models.shipped import is_shipped, load_shipped, shipped_for
 
 
 def starting_point(
-    run: TrainingRun, data: LabelledData, after: WarmStart | None, weights: WarmStart | None, member: int = 0
+    run: TrainingRun,
+    data: LabelledData,
+    after: WarmStart | None,
+    weights: WarmStart | None,
+    member: int = 0,
+    known: str = "",
 ) -> tuple[Encoder, str]:
     """The encoder to start from, ready for these samples, and the reference of its foundation.
 
-    Members of an ensemble differ where they begin with nothing, or with another ensemble. Raises
-    GroundworkError for an encoder that does not fit.
+    Members of an ensemble differ where they begin with nothing, or with another ensemble; ``known`` is the
+    foundation that the first of them has found. Raises GroundworkError for an encoder that does not fit.
     """
     job = run.job
     if weights is not None:
         encoder = copy.deepcopy(encoder_of(weights.model(member)))
         origin, foundation = weights.version.reference, weights.foundation
     else:
-        wanted = job.settings.part(TaskSettings).foundation if after is None else after.foundation
+        asked = job.settings.part(TaskSettings).foundation if after is None else after.foundation
+        wanted = known or asked
         encoder, foundation = _foundation(job, wanted, member)
         origin = foundation
         if wanted == "auto" and foundation != "none" and (misfit := _misfit(encoder, job, data)):

@@ -27,40 +27,41 @@ from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
 
 
 def tune(
-    run: TrainingRun,
-    encoder: Encoder,
-    data: LabelledData,
-    after: WarmStart | None,
-    weights: WarmStart | None,
-) -> tuple[list[TaskModel], TrainingResult]:
-    """The tuned models, and what all of them cost together. The first begins with ``encoder``."""
+    run: TrainingRun, data: LabelledData, after: WarmStart | None, weights: WarmStart | None
+) -> tuple[list[TaskModel], TrainingResult, str]:
+    """The tuned models, what all of them cost together, and the reference of their foundation."""
     job = run.job
     tuning = job.settings.part(TuningSettings)
     members = tuning.members if tuning.mode == "ensemble" else 1
-    checkpoints = run.folder.checkpoints
+    foundation = ""
     models: list[TaskModel] = []
     results: list[TrainingResult] = []
+    # Once for all that is trained here: there is one slot, and who holds it would wait for itself.
     with job.journal.training_slot():
         for member in range(members):
-            begun = encoder if member == 0 else starting_point(run, data, after, weights, member)[0]
-            model = _prepared(job, begun, data, weights, member)
+            encoder, foundation = starting_point(run, data, after, weights, member, foundation)
+            model = _prepared(job, encoder, data, weights, member)
             if member == 0:
+                begun = weights.version.reference if weights else ""
+                run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun})
                 job.journal.say(
                     f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
                     f"{parameter_count(model):,} parameters learn" + (f", {members} times" * (members > 1))
                 )
-            finished = _Finished(checkpoints / f"member-{member + 1}") if members > 1 else None
+            checkpoints = run.folder.checkpoints
+            finished = None
+            if members > 1:
+                checkpoints = checkpoints / f"member-{member + 1}"
+                finished = _Finished(checkpoints)
             result = finished.load(model) if finished is not None and run.resume else None
             if result is None:
-                # The first member's checkpoints tell whether there is anything to resume.
-                folder = checkpoints / f"member-{member + 1}" if member else checkpoints
-                result = _trained(run, model, data, member, folder, _share(run.report, member, members))
+                result = _trained(run, model, data, member, checkpoints, _share(run.report, member, members))
                 if finished is not None:
                     finished.keep(model, result)
             merge(model)
             models.append(model)
             results.append(result)
-    return models, _together(results)
+    return models, _together(results), foundation
 
 
 def _prepared(
@@ -110,8 +111,15 @@ def _trained(
         resume=run.resume,
         report=report,
         patience=tuning.patience,
-        rates=layer_rates(model, tuning.layer_decay) if tuning.mode in ("full", "ensemble") else None,
+        rates=_rates(model, tuning),
     )
+
+
+def _rates(model: TaskModel, tuning: TuningSettings) -> dict[str, float] | None:
+    """Shares of the learning rate, where layers are to learn at rates of their own."""
+    if tuning.layer_decay == 1 or tuning.mode not in ("full", "ensemble"):
+        return None
+    return layer_rates(model, tuning.layer_decay)
 
 
 def _share(report: Callable[[Progress], None], member: int, members: int) -> Callable[[Progress], None]:

@@ -39,13 +39,17 @@ class Attribution:
     """The answer for the molecule with every atom hidden."""
 
 
-def attribute_atoms(model: TaskModel, sample: Sample, target: Target) -> Attribution:
+def attribute_atoms(
+    model: TaskModel, sample: Sample, target: Target, chosen: int | None = None
+) -> Attribution:
     """Share the answer for one molecule out among its atoms.
 
-    Of a target of several classes, the logit of the most probable one. Raises GroundworkError for a model
-    without an encoder of molecules.
+    Of a target of several classes, the logit of the class ``chosen``, or of the one that is most probable to
+    this model. Raises GroundworkError for a model without an encoder of molecules.
     """
     columns = next(columns for known, columns in model.slices() if known == target)
+    if chosen is not None:
+        columns = slice(columns.start + chosen, columns.start + chosen + 1)
     was_training = model.training
     model.eval()
     try:

@@ -66,8 +66,8 @@ class Encoder(PreTrainedModel):
     lora_modules: ClassVar[list[str]]
     """Names of the linear layers that low-rank adaptation adds to."""
     top_modules: ClassVar[list[str]]
-    """Names of what comes after the last of ``blocks``; all else comes before the first."""
-    blocks: torch.nn.ModuleList
+    """Names of what comes after the last of ``blocks``, a ModuleList; all else comes before the first. For
+    encoders whose layers can learn at rates of their own."""
 
     @classmethod
     def create(cls, preset: Size, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:

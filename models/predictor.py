@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 
 from domains.contract import (
@@ -27,6 +27,7 @@ from domains.contract import (
     load_encoder_class,
 )
 from models.encoder import Batch, Encoder, sample_targets
+from models.settings import MOST_MEMBERS
 from models.targets import is_pixel_task
 from models.tuning import TaskModel
 
@@ -73,7 +74,7 @@ class VersionContract(BaseModel):
     linear_head: bool = False
     computed: bool = False
     """Whether the head sees what the domain computes of a record beside its embedding."""
-    members: int = 1
+    members: int = Field(default=1, ge=1, le=MOST_MEMBERS)
     """Models whose outputs are averaged."""
     split_id: str
     lineage: Lineage

@@ -15,6 +15,10 @@ Size = Literal["tiny", "small", "base"]
 """Presets of an encoder; ``tiny`` is the one for laptops."""
 
 
+MOST_MEMBERS = 20
+"""Of an ensemble."""
+
+
 class SizeSettings(BaseModel):
     """How large a fresh encoder is."""
 
@@ -57,7 +61,7 @@ class TuningSettings(BaseModel):
             ge=0,
             le=1000,
             description="Epochs of pretraining on the task's own records, whatever their labels, before "
-            "tuning (not on those held out for testing)",
+            "tuning (not on those held out for testing; not where it goes on from a champion's weights)",
         ),
     ] = 0
     layer_decay: Annotated[
@@ -70,7 +74,7 @@ class TuningSettings(BaseModel):
         ),
     ] = 1.0
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
-    members: Annotated[int, Field(ge=2, le=20, description="Models of an ensemble (ensemble)")] = 5
+    members: Annotated[int, Field(ge=2, le=MOST_MEMBERS, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[
         int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")
     ] = 8

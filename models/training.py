@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import signal
@@ -20,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from domains.contract import GroundworkError
-from models.checkpoints import corrupt, last_checkpoint
+from models.checkpoints import TRAINER_STATE, corrupt, last_checkpoint
 from models.encoder import parameter_count
 from models.progress import Interrupted, Progress
 from models.settings import TrainingSettings
@@ -90,7 +91,8 @@ class _BucketingTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, learning)
             told = [
                 {"params": weights, "lr": rate * self.args.learning_rate, "weight_decay": decay}
-                for (rate, decay), weights in groups.items()
+                # The full rate first: it is the one that is logged.
+                for (rate, decay), weights in sorted(groups.items(), key=lambda group: -group[0][0])
             ]
             self.optimizer = kind(told, **options)
         return super().create_optimizer(model)
@@ -248,6 +250,8 @@ def train(
     if checkpoint is None:
         for old in folder.glob("checkpoint-*"):
             shutil.rmtree(old, ignore_errors=True)
+    else:
+        _find_best_again(checkpoint)
     with _stoppable() as stop:
         listener = _Listener(report, stop)
         trainer = _BucketingTrainer(
@@ -282,6 +286,20 @@ def train(
         trainable_parameters=parameter_count(model, trainable_only=True),
         device=str(arguments.device),
     )
+
+
+def _find_best_again(checkpoint: Path) -> None:
+    """Let a checkpoint know the best one by where it is now: the state folder may have been moved."""
+    path = checkpoint / TRAINER_STATE
+    try:
+        state = json.loads(path.read_text())
+        best = path.parents[1] / Path(state["best_model_checkpoint"] or ".").name
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # told of when it is read
+    if best.name and best.is_dir() and str(best) != state["best_model_checkpoint"]:
+        moved = path.with_suffix(".moved")
+        moved.write_text(json.dumps({**state, "best_model_checkpoint": str(best)}, indent=2))
+        moved.replace(path)
 
 
 def _run(trainer: Trainer, listener: _Listener, checkpoint: Path | None, folder: Path) -> Any:

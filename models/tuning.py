@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from domains.contract import Sample, Target, TargetSpec
+from domains.contract import GroundworkError, Sample, Target, TargetSpec
 from models.encoder import Batch, DenseFeatures, Encoder
 from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
@@ -264,9 +264,13 @@ def layer_rates(model: TaskModel, decay: float) -> dict[str, float]:
     """Share of the learning rate by parameter name: 1 for the head, ``decay`` times that per layer below.
 
     What lies deep in a pretrained encoder is general, and is changed least (Howard & Ruder, ULMFiT, ACL 2018;
-    Clark et al., ELECTRA, ICLR 2020).
+    Clark et al., ELECTRA, ICLR 2020). Raises GroundworkError for an encoder without ``blocks``.
     """
     encoder: Any = model.encoder
+    if not hasattr(encoder, "blocks"):
+        raise GroundworkError(
+            f"{type(encoder).__name__} has no layers that could learn at rates of their own"
+        )
     layers = len(encoder.blocks)
 
     def share(name: str) -> float:

@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def spared_collector() -> None:
     """Spare the garbage collector what was imported: each training collects, and looked at all of it."""
+    gc.collect()
     gc.freeze()
 
 

@@ -51,7 +51,13 @@ class Molecules:
     DESCRIPTORS = DESCRIPTORS
 
     def example(self, spec: EncodingSpec) -> tuple[str, ...]:
-        return ("CCO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O")
+        return (
+            "CCO",
+            "CC(=O)Oc1ccccc1C(=O)O",
+            "C[C@H](N)C(=O)O",
+            "C[C@H]1CC[C@H](O)CC1",
+            "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
+        )
 
     def embedded(self) -> Mapping[str, Callable[[EncodingSpec], Source]]:
         return embedded.embedded_sources()

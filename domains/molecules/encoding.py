@@ -22,7 +22,7 @@ ATOM_FIELDS = (
     ("charge", 17),  # formal charge + 8, clipped to ±8
     ("aromatic", 2),
     ("ring", 2),
-    ("chirality", 4),  # 0 none, 1 R, 2 S; without a CIP label 1 @@, 2 @ as in the canonical SMILES
+    ("chirality", 4),  # 0 none, 1 R, 2 S; without a CIP label 1 clockwise, 2 anticlockwise
 )
 """Name and number of codes of each column of ``atoms``."""
 BOND_FIELDS = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def cancelled(running: Groundwork, interrupted: dict[str, Any]) -> Stopped:
     eventually(lambda: running.percent(run) >= 5, 180)
     running.cancel(run)
     running.ended(run)
-    return Stopped(run, time.monotonic(), running.steps(run))
+    return running.stopped(run)
 
 
 @pytest.fixture(scope="package")
@@ -58,11 +57,10 @@ def killed(running: Groundwork, interrupted: dict[str, Any], cancelled: Stopped)
     """The same, resumed: its process was killed within an epoch of its training, and its runner with it."""
     run = running.start("finetune-molecules", **interrupted, resume=True)
     eventually(lambda: running.percent(run) >= 40, 180)
-    steps = running.steps(run)
     [own] = [it for it in running.processes() if it.environ().get("PREFECT__FLOW_RUN_ID") == run]
     os.kill(running.pid("runner"), signal.SIGKILL)
     own.kill()
-    return Stopped(run, time.monotonic(), steps)
+    return running.stopped(run)
 
 
 @pytest.fixture(scope="package")

@@ -161,6 +161,13 @@ class Groundwork:
         found = self.mlflow.get_metric_history(self.mlflow_run(flow_run).info.run_id, "loss")
         return [it.step for it in found]
 
+    def stopped(self, flow_run: str) -> Stopped:
+        """What is to be seen of a run now that it has stopped in its training."""
+        found = self.home.runs.glob("finetune-*/checkpoints/checkpoint-*/trainer_state.json")
+        saved = max(int(state.parent.name.partition("-")[2]) for state in found)
+        status = self.mlflow_run(flow_run).info.status
+        return Stopped(flow_run, time.monotonic(), self.steps(flow_run), status, saved)
+
     def artifact(self, run: Run, path: str) -> Path:
         """One file of an MLflow run."""
         server = self.addresses.mlflow_url
@@ -189,11 +196,17 @@ class Groundwork:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that was stopped in its training, when (monotonic clock), and the steps that MLflow knew then."""
+    """A run that was stopped in its training, and what was to be seen of it then."""
 
     flow_run: str
     at: float
+    """On the monotonic clock."""
     steps: list[int]
+    """Whose losses MLflow knew."""
+    status: str
+    """Of its MLflow run."""
+    saved: int
+    """The step of its newest checkpoint."""
 
     def since(self) -> float:
         return time.monotonic() - self.at

@@ -19,10 +19,8 @@ RETURN_PATIENCE = 60.0
 
 def test_cancelling_saves_a_checkpoint_and_ends_as_cancelled(running: Groundwork, cancelled: Stopped) -> None:
     assert running.state(cancelled.flow_run)["type"] == "CANCELLED"
-    stopped = running.mlflow_run(cancelled.flow_run)
-    assert stopped.info.status == "KILLED"
-    [checkpoint] = running.home.runs.glob("finetune-*/checkpoints/checkpoint-*/trainer_state.json")
-    assert int(checkpoint.parent.name.partition("-")[2]) >= max(cancelled.steps) > 0
+    assert cancelled.status == "KILLED"
+    assert cancelled.saved >= max(cancelled.steps) > 0
 
 
 def test_resuming_continues_the_same_mlflow_run(

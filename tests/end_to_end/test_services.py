@@ -137,7 +137,7 @@ def test_a_fresh_process_answers_as_training_and_the_api_did(
 
     script = (
         "import json, sys, mlflow, pandas;"
-        "model = mlflow.pyfunc.load_model('models:/logp@champion');"
+        "model = mlflow.pyfunc.load_model('models:/logp/1');"
         "answer = model.predict(pandas.DataFrame({'smiles': json.loads(sys.argv[1])}));"
         "answer.to_json(sys.argv[2], double_precision=15)"
     )
@@ -146,7 +146,8 @@ def test_a_fresh_process_answers_as_training_and_the_api_did(
     fresh = pd.read_json(tmp_path / "fresh.json")
     assert fresh["status"].tolist() == ["ok"] * len(inputs) + ["rejected"]
     values = fresh["logp_prediction"].to_numpy()[:-1]
-    api = [it["predictions"]["logp"]["prediction"] for it in running.api.predict("logp", inputs)]
+    answered = predicted(running, inputs, version=1)["results"]
+    api = [it["predictions"]["logp"]["prediction"] for it in answered]
     np.testing.assert_allclose(values, logged["logp_prediction"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(api, logged["logp_prediction"], rtol=1e-5, atol=1e-6)
     assert np.std(values) > 0.1

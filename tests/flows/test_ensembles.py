@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
+import torch
 
 from domains.contract import load_domain
 from flows import dispatch
@@ -17,6 +20,7 @@ from flows.home import Home
 from flows.journal import ConsoleJournal
 from flows.settings import settings_class
 from models import registry
+from models.encoder import create_encoder
 from models.predictor import Predictor
 from models.progress import Interrupted
 from models.registry import Version
@@ -95,3 +99,38 @@ def test_an_ensemble_goes_on_from_an_ensemble(ensemble: Version, module_home: Ho
     made = finetune(job, WarmStart.load(ensemble))
     # Steps of a ten-millionth change nothing that shows: each member has begun where its own one ended.
     np.testing.assert_allclose(answers(made), answers(ensemble), atol=1e-3)
+
+
+class OneSlot(ConsoleJournal):
+    """A journal with a training slot that waits for ever where it is held already."""
+
+    held = False
+
+    @contextmanager
+    def training_slot(self) -> Iterator[None]:
+        assert not self.held, "it would wait for itself"
+        self.held = True
+        yield
+        self.held = False
+
+
+def test_members_adapt_while_the_run_holds_its_slot(home: Home, tables: Path) -> None:
+    adapted = tune(home, OneSlot(), tables / "logp.csv", members=2, epochs=1, adapt_epochs=1)
+    assert registry.load(adapted.reference)[1].contract.members == 2
+
+
+def test_layers_learn_at_rates_of_their_own(ensemble: Version, home: Home, tables: Path) -> None:
+    slow = tune(home, ConsoleJournal(), tables / "logp.csv", mode="full", epochs=1, layer_decay=1e-4)
+    plain = tune(home, ConsoleJournal(), tables / "logp.csv", mode="full", epochs=1, name="plain")
+
+    def moved(version: Version) -> float:
+        """How far the atoms' embedding is from where every training of this seed begins."""
+        return float(registry.load(version.reference)[1].encoder.atom_embedding.table.weight.detach().sum())
+
+    torch.manual_seed(0)
+    fresh = create_encoder("molecules", "tiny", MOLECULES.encoding())
+    start = float(fresh.atom_embedding.table.weight.detach().sum())
+    assert moved(slow) == pytest.approx(start, abs=1e-5)
+    assert moved(plain) != pytest.approx(start, abs=1e-3)
+    rates = mlflow.MlflowClient().get_metric_history(slow.run_id, "learning_rate")
+    assert max(point.value for point in rates) > 1e-5

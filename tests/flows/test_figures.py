@@ -125,13 +125,19 @@ def model_of(target: Target) -> TaskModel:
 @pytest.mark.parametrize("target", [LOGP, TOXIC, PHASE], ids=lambda target: target.kind)
 def test_the_worst_are_drawn_with_what_their_atoms_add(job: Any, target: Target) -> None:
     predicted = [[0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.2, 0.1, 0.7]]
+    model = model_of(target)
+
+    def predict(samples: Sequence[Any]) -> np.ndarray:
+        with torch.no_grad():
+            return model.outputs(model(model.encoder.collate(samples))["logits"]).numpy()
+
     page = page_of(
         job,
         target,
         [1.0, 0.0, 0.0],
         [row[: target.outputs] for row in predicted],
         predictor=SimpleNamespace(
-            models=[model_of(target)], encode=lambda record: MOLECULES.encode(record, job.spec)
+            models=[model], predict=predict, encode=lambda record: MOLECULES.encode(record, job.spec)
         ),
     )
     assert {smiles: len(weights) for smiles, weights in job.domain.given.items()} == {
