@@ -14,9 +14,8 @@ from domains.contract import DrawsWeights, Record, Target
 from flows.evaluation import Evaluation
 from flows.jobs import Job
 from flows.labelled import LabelledData, read_again
-from models.attribution import attribute_atoms
+from models.attribution import attribute_atoms, can_attribute
 from models.comparison import LEVEL, Comparison
-from models.graph_transformer import GraphTransformer
 from models.metrics import HIGHER_IS_BETTER
 from models.predictor import Predictor
 from models.results import PixelResults, Results, SampleResults, class_ious
@@ -283,8 +282,7 @@ def _explained(job: Job, predictor: Predictor | None) -> list[TaskModel]:
     """The models whose answers can be shared out among atoms, and shown so; none where they cannot."""
     if predictor is None or not isinstance(job.domain, DrawsWeights):
         return []
-    tuned = [model for model in predictor.models if isinstance(model, TaskModel)]
-    return [model for model in tuned if isinstance(model.encoder, GraphTransformer)]
+    return [model for model in predictor.models if can_attribute(model)]
 
 
 def _draw(job: Job, record: Record, caption: str, target: Target, predictor: Predictor | None) -> bytes:

@@ -24,13 +24,14 @@ def starting_point(
     data: LabelledData,
     after: WarmStart | None,
     weights: WarmStart | None,
-    member: int = 0,
-    known: str = "",
+    member: int,
+    known: str,
 ) -> tuple[Encoder, str]:
     """The encoder to start from, ready for these samples, and the reference of its foundation.
 
     Members of an ensemble differ where they begin with nothing, or with another ensemble; ``known`` is the
-    foundation that the first of them has found. Raises GroundworkError for an encoder that does not fit.
+    foundation that the first of them has found, empty for that one. Raises GroundworkError for an encoder
+    that does not fit.
     """
     job = run.job
     if weights is not None:

@@ -9,6 +9,7 @@ answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -37,6 +38,11 @@ class Attribution:
     """The answer for the molecule, on the same scale."""
     baseline: float
     """The answer for the molecule with every atom hidden."""
+
+
+def can_attribute(model: object) -> TypeGuard[TaskModel]:
+    """Whether a model's answers can be shared out among atoms."""
+    return isinstance(model, TaskModel) and isinstance(model.encoder, GraphTransformer)
 
 
 def attribute_atoms(

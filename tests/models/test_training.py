@@ -242,6 +242,23 @@ def test_patience_is_not_renewed_by_resuming(tmp_path: Path, step: int) -> None:
     assert run("disturbed", resume=True) == 12
 
 
+def test_a_training_that_had_ended_before_it_was_moved_ends_alike(tmp_path: Path) -> None:
+    """With the weights of its first epoch: the validation rows contradict the training rows."""
+    apart = [(x, -2 * x - 1) for x, _ in POINTS]
+
+    def weight(folder: Path, resume: bool) -> float:
+        model = Line()
+        train(
+            model, POINTS, apart, collate=collate, lengths=[1] * 16, settings=SETTINGS, folder=folder,
+            resume=resume, report=lambda progress: None,
+        )  # fmt: skip
+        return model.layer.weight.item()
+
+    best = weight(tmp_path / "here", resume=False)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert weight(tmp_path / "there", resume=True) == best
+
+
 @pytest.mark.slow
 def test_a_killed_process_can_be_resumed(undisturbed: dict[str, torch.Tensor], tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(int(signal.SIGKILL)), "14"]
