@@ -18,8 +18,10 @@ from flows.labelled import LabelledData, choose_targets, chosen_method, describe
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
+from flows.stacking import is_wanted, stack
 from flows.tune import computed_features, tune
 from flows.warm_start import WarmStart
+from models.gaussian_process import GaussianProcess
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version
 from models.settings import TrainingSettings, TuningSettings
@@ -46,8 +48,9 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         models, result, foundation = journal.step("train", lambda: tune(run, data, after, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
-            contract = _contract(run, data, models, foundation)
-            predictor = Predictor.save(saved, contract, *(model.cpu() for model in models))
+            process = journal.step("compare", lambda: stack(run, data, models, foundation))
+            contract = _contract(run, data, models, process, foundation)
+            predictor = Predictor.save(saved, contract, *(model.cpu() for model in models), process=process)
             seed = settings.part(TrainingSettings).seed
             evaluation = journal.step("evaluate", lambda: evaluate(job.source, data, predictor, seed))
             _log_evaluation(run, data, evaluation, predictor, result)
@@ -84,7 +87,9 @@ def _labelled(
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     labels = [name for name in targets if name in source.pixel_targets]
-    describe = bool(computed_features(job)) or bool(settings.part(TuningSettings).adapt_epochs)
+    tuning = settings.part(TuningSettings)
+    compares = is_wanted(tuning, pixels=bool(labels))
+    describe = compares or bool(computed_features(job)) or bool(tuning.adapt_epochs)
     store = ingest(
         domain, source, job.spec, job.home, journal, describe=describe, keep=targets, labels=labels
     )
@@ -113,7 +118,11 @@ def _labelled(
 
 
 def _contract(
-    run: TrainingRun, data: LabelledData, models: Sequence[TaskModel], foundation: str
+    run: TrainingRun,
+    data: LabelledData,
+    models: Sequence[TaskModel],
+    process: GaussianProcess | None,
+    foundation: str,
 ) -> VersionContract:
     job = run.job
     return VersionContract(
@@ -125,6 +134,7 @@ def _contract(
         linear_head=models[0].linear_head,
         computed=models[0].computed is not None,
         members=len(models),
+        gaussian_process=process is not None,
         split_id=data.split.id,
         lineage=lineage(run, data.store, foundation),
     )

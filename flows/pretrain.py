@@ -30,6 +30,7 @@ from models.settings import PretrainingSettings, SizeSettings, TrainingSettings
 from models.training import TrainingResult, train
 
 LEARNING_RATE = 1e-3
+EPOCHS = 3
 HELD_OUT = 0.02
 MOST_HELD_OUT = 2048
 FEWEST_RECORDS = 64
@@ -39,7 +40,8 @@ def pretrain(job: Job) -> Version:
     """Encode, train, register; returns the new version. Raises GroundworkError for unusable input."""
     domain, settings, home, journal = job.domain, job.settings, job.home, job.journal
     training = settings.part(TrainingSettings)
-    training = training.model_copy(update={"learning_rate": training.learning_rate or LEARNING_RATE})
+    chosen = {"learning_rate": training.learning_rate or LEARNING_RATE, "epochs": training.epochs or EPOCHS}
+    training = training.model_copy(update=chosen)
     with training_run(job) as run:
         store = journal.step(
             "encode", lambda: ingest(domain, job.source, job.spec, home, journal, describe=True)

@@ -53,6 +53,21 @@ def starting_point(
     return encoder, foundation
 
 
+def foundation_encoder(job: Job, data: LabelledData, reference: str) -> Encoder | None:
+    """A foundation's encoder as it was registered; None for ``none``, and where there is no such any more."""
+    if reference == "none":
+        return None
+    try:
+        encoder, _ = _foundation(job, reference, 0)
+    except GroundworkError as error:
+        job.journal.say(f"{reference} cannot be had any more: {error}")
+        return None
+    if _misfit(encoder, job, data):
+        return None
+    encoder.discard_decoder()
+    return encoder
+
+
 def _misfit(encoder: Encoder, job: Job, data: LabelledData) -> str:
     """Make an encoder ready for the samples; why that cannot be done, or nothing."""
     try:

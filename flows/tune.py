@@ -25,6 +25,11 @@ from models.targets import pixel_labels
 from models.training import TrainingResult, train
 from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
 
+FEWEST_EPOCHS = {"foundation": 10, "nothing": 30}
+FEWEST_STEPS = {"foundation": 300, "nothing": 600}
+MOST_EPOCHS = 60
+"""Where the rows are so few that an epoch is hardly a step, more would only learn them by heart."""
+
 
 def tune(
     run: TrainingRun, data: LabelledData, after: WarmStart | None, weights: WarmStart | None
@@ -55,7 +60,9 @@ def tune(
                 finished = _Finished(checkpoints)
             result = finished.load(model) if finished is not None and run.resume else None
             if result is None:
-                result = _trained(run, model, data, member, checkpoints, _share(run.report, member, members))
+                report = _share(run.report, member, members)
+                training = _schedule(job, data, foundation, member)
+                result = _trained(run, model, data, training, checkpoints, report)
                 if finished is not None:
                     finished.keep(model, result)
             merge(model)
@@ -89,16 +96,11 @@ def _trained(
     run: TrainingRun,
     model: TaskModel,
     data: LabelledData,
-    member: int,
+    training: TrainingSettings,
     folder: Path,
     report: Callable[[Progress], None],
 ) -> TrainingResult:
-    settings = run.job.settings
-    tuning, training = settings.part(TuningSettings), settings.part(TrainingSettings)
-    chosen = {
-        "learning_rate": training.learning_rate or LEARNING_RATES[tuning.mode],
-        "seed": training.seed + member,
-    }
+    tuning = run.job.settings.part(TuningSettings)
     encoder: Any = model.encoder
     return train(
         model,
@@ -106,12 +108,31 @@ def _trained(
         _Labelled(data, data.split.val),
         collate=_Collator(encoder),
         lengths=data.store.tokens[data.split.train],
-        settings=training.model_copy(update=chosen),
+        settings=training,
         folder=folder,
         resume=run.resume,
         report=report,
         patience=tuning.patience,
         rates=_rates(model, tuning),
+    )
+
+
+def _schedule(job: Job, data: LabelledData, foundation: str, member: int) -> TrainingSettings:
+    """What was asked for, with what was left open: rate, passes, and each member's own seed.
+
+    The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
+    not: too many epochs cost more than they bring.
+    """
+    training = job.settings.part(TrainingSettings)
+    begun = "nothing" if foundation == "none" else "foundation"
+    steps = -(-len(data.split.train) // training.batch_size)
+    suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
+    return training.model_copy(
+        update={
+            "epochs": training.epochs or suiting,
+            "learning_rate": training.learning_rate or LEARNING_RATES[job.settings.part(TuningSettings).mode],
+            "seed": training.seed + member,
+        }
     )
 
 

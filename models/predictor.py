@@ -22,16 +22,19 @@ from domains.contract import (
     Row,
     Sample,
     Target,
+    TargetSpec,
     TaskSpec,
     load_domain,
     load_encoder_class,
 )
 from models.encoder import Batch, Encoder, sample_targets
+from models.gaussian_process import GaussianProcess
 from models.settings import MOST_MEMBERS
 from models.targets import is_pixel_task
 from models.tuning import TaskModel
 
 CONTRACT, HEAD, ENCODER, GOLDEN = "contract.json", "head.safetensors", "encoder", "golden.json"
+PROCESS = "gaussian_process"
 
 GOLDEN_TOLERANCE = 1e-3
 """Largest relative difference from the golden answers, across machines and libraries."""
@@ -76,6 +79,8 @@ class VersionContract(BaseModel):
     """Whether the head sees what the domain computes of a record beside its embedding."""
     members: int = Field(default=1, ge=1, le=MOST_MEMBERS)
     """Models whose outputs are averaged."""
+    gaussian_process: bool = False
+    """Whether a Gaussian process answers beside them."""
     split_id: str
     lineage: Lineage
 
@@ -94,17 +99,22 @@ class Predictor:
     """A loaded version. Safe to call from several threads; answers do not depend on batch mates."""
 
     def __init__(
-        self, contract: VersionContract, models: Sequence[Encoder | TaskModel], golden: dict[str, Any]
+        self,
+        contract: VersionContract,
+        models: Sequence[Encoder | TaskModel],
+        golden: dict[str, Any],
+        process: GaussianProcess | None = None,
     ) -> None:
         self.contract = contract
         self.domain: Domain = load_domain(contract.domain)
         self.spec: EncodingSpec = self.domain.encoding(**contract.encoding)
         self.golden = golden
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        for model in models:
+        for model in [*models, *([process] if process is not None else [])]:
             torch.nn.Module.to(model.eval(), self.device)
         self.models = tuple(models)
         """One, or the members of an ensemble."""
+        self.process = process
         self.encoder = encoder_of(models[0])
 
     @classmethod
@@ -114,6 +124,7 @@ class Predictor:
             contract = VersionContract.model_validate_json((folder / CONTRACT).read_text())
             golden = json.loads((folder / GOLDEN).read_text())
             models = [_load_model(place, contract) for place in _places(folder, contract.members)]
+            process = _load_process(folder / PROCESS, contract) if contract.gaussian_process else None
         except GroundworkError:
             raise
         except Exception as error:
@@ -121,7 +132,7 @@ class Predictor:
                 f"the model version in {folder} cannot be read ({_first_line(error)}): "
                 "fetch it again, or register it anew"
             ) from error
-        predictor = cls(contract, models, golden)
+        predictor = cls(contract, models, golden, process)
         if predictor.spec.digest != contract.encoding_digest:
             raise GroundworkError(
                 f"the model version in {folder} was made with another encoding of {contract.domain} "
@@ -131,7 +142,12 @@ class Predictor:
         return predictor
 
     @staticmethod
-    def save(folder: Path, contract: VersionContract, *models: Encoder | TaskModel) -> Predictor:
+    def save(
+        folder: Path,
+        contract: VersionContract,
+        *models: Encoder | TaskModel,
+        process: GaussianProcess | None = None,
+    ) -> Predictor:
         """Write a version to an empty folder, read it back, and record its golden answers."""
         for place, model in zip(_places(folder, contract.members), models, strict=True):
             place.mkdir(parents=True)
@@ -143,6 +159,11 @@ class Predictor:
                     if not name.startswith("encoder.")
                 }
                 save_file(state, place / HEAD)
+        if process is not None:
+            (folder / PROCESS).mkdir()
+            save_file(process.tensors, folder / PROCESS / f"{PROCESS}.safetensors")
+            if process.encoder is not None:
+                process.encoder.save_pretrained(folder / PROCESS / ENCODER)
         (folder / CONTRACT).write_text(contract.model_dump_json(indent=2))
         (folder / GOLDEN).write_text("{}")
         predictor = Predictor.load(folder)
@@ -170,7 +191,8 @@ class Predictor:
     def encode(self, record: Record) -> Sample:
         """The sample of a record, as in training."""
         sample = self.domain.encode(record, self.spec)
-        return {**sample, **self.domain.describe(record, self.spec)} if self.contract.computed else sample
+        described = self.contract.computed or self.contract.gaussian_process
+        return {**sample, **self.domain.describe(record, self.spec)} if described else sample
 
     def tokens(self, sample: Sample) -> int:
         """Size of a sample, for batches of like size."""
@@ -204,6 +226,8 @@ class Predictor:
             outputs = [_outputs(model, batch) for model in self.models]
             # One model's answers are its own, to the last bit.
             answered = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
+            if self.process is not None:
+                answered = self.process.beside(answered, batch)
             return answered.float().cpu().numpy()
 
     @property
@@ -314,17 +338,34 @@ def _places(folder: Path, members: int) -> list[Path]:
     return [folder, *(folder / f"member-{number}" for number in range(2, members + 1))]
 
 
-def _load_model(place: Path, contract: VersionContract) -> Encoder | TaskModel:
+def _load_encoder(place: Path, contract: VersionContract) -> Encoder:
     encoder, loaded = load_encoder_class(contract.domain).from_pretrained(
         place / ENCODER, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
     # The loader only warns of a tensor that is not there, and leaves it at a random start.
     if lacking := sorted(loaded["missing_keys"]):
         raise ValueError(f"{ENCODER} lacks {lacking[:3]}")
+    return encoder
+
+
+def _computed(contract: VersionContract) -> tuple[TargetSpec, ...]:
+    domain = load_domain(contract.domain)
+    return sample_targets(domain, domain.encoding(**contract.encoding))
+
+
+def _load_process(place: Path, contract: VersionContract) -> GaussianProcess:
+    if contract.task is None:
+        raise ValueError("a foundation has no Gaussian process")
+    encoder = _load_encoder(place, contract) if (place / ENCODER).is_dir() else None
+    state = load_file(place / f"{PROCESS}.safetensors")
+    return GaussianProcess(contract.task.targets, _computed(contract), encoder, state)
+
+
+def _load_model(place: Path, contract: VersionContract) -> Encoder | TaskModel:
+    encoder = _load_encoder(place, contract)
     if contract.task is None:
         return encoder
-    domain = load_domain(contract.domain)
-    computed = sample_targets(domain, domain.encoding(**contract.encoding)) if contract.computed else ()
+    computed = _computed(contract) if contract.computed else ()
     model = TaskModel(encoder, contract.task.targets, linear_head=contract.linear_head, computed=computed)
     missing = model.load_state_dict(load_file(place / HEAD), strict=False).missing_keys
     if any(not name.startswith("encoder.") for name in missing):

@@ -55,6 +55,14 @@ class TuningSettings(BaseModel):
             "beside its embedding"
         ),
     ] = False
+    gaussian_process: Annotated[
+        bool,
+        Field(
+            description="Let a Gaussian process answer beside what is tuned: by similar training records, in "
+            "the foundation's embedding and in what can be computed, as far as validation favours it (not "
+            "for probe, nor for pixels)"
+        ),
+    ] = True
     adapt_epochs: Annotated[
         int,
         Field(
@@ -77,13 +85,16 @@ class TuningSettings(BaseModel):
     members: Annotated[int, Field(ge=2, le=MOST_MEMBERS, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[
         int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")
-    ] = 8
+    ] = 15
 
 
 class TrainingSettings(BaseModel):
     """How long and how fast a model learns."""
 
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="Passes over the training rows")] = 10
+    epochs: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="Passes over the training rows; 0 = as many as suit what learns"),
+    ] = 0
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
     learning_rate: Annotated[
         float,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ from models.progress import Interrupted, Progress
 from models.settings import TrainingSettings
 
 logger = logging.getLogger("groundwork.training")
+
+LONGEST_UNSAVED = 300.0
+"""Seconds of training that a process that is killed may lose."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +115,20 @@ class _BucketingTrainer(Trainer):
 
 
 class _Listener(TrainerCallback):
-    """Reports progress, and turns a stop request into a checkpoint at the end of the step."""
+    """Reports progress, and has a checkpoint written at the end of a step when it is time, or to stop."""
 
     def __init__(self, report: Callable[[Progress], None], stop: _Stop) -> None:
         self.report = report
         self.stop = stop
+        self.saved = monotonic()
         self.started = False
         """Whether a step was begun: all of a checkpoint has been read by then."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.started = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved = monotonic()
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
@@ -129,6 +137,8 @@ class _Listener(TrainerCallback):
         self.report(Progress(state.global_step, state.max_steps, metrics))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # An epoch of a large corpus takes hours: a process that is killed must not lose all of it.
+        control.should_save |= monotonic() - self.saved > LONGEST_UNSAVED
         if self.stop.signum is not None:
             control.should_save = True
             control.should_training_stop = True

@@ -106,7 +106,7 @@ def test_a_file_outside_of_the_roots_is_refused(running: Groundwork, outside: tu
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("learning_rate", 2), ("split", "by mood"), ("name", "Not A Name")]
+    ("field", "value"), [("epochs", -1), ("learning_rate", 2), ("split", "by mood"), ("name", "Not A Name")]
 )
 def test_a_value_out_of_range_is_refused_with_its_field(running: Groundwork, field: str, value: Any) -> None:
     answer = running.submit("finetune-molecules", dataset="melting-points", **{field: value})

@@ -91,7 +91,7 @@ def test_a_signature_holds_keywords_only() -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "field"),
     [
-        ("finetune", {"epochs": 0}, "epochs"),
+        ("finetune", {"epochs": -1}, "epochs"),
         ("finetune", {"batch_size": 1}, "batch_size"),
         ("finetune", {"mode": "magic"}, "mode"),
         ("finetune", {"head_dropout": 1.0}, "head_dropout"),
@@ -130,7 +130,7 @@ def test_presets_are_the_defaults(presets: Path) -> None:
     assert (model().epochs, model().split) == (77, "random")
     assert signature(model).parameters["epochs"].default.default == 77
     with pytest.raises(ValidationError, match="epochs"):
-        model(epochs=0)
+        model(epochs=-1)
 
 
 def test_the_projects_presets_are_valid() -> None:

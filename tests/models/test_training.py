@@ -223,6 +223,23 @@ def test_resumed_within_an_epoch_it_equals_an_undisturbed_run(
     resume_and_compare(tmp_path, undisturbed)
 
 
+def test_within_a_long_epoch_checkpoints_are_written_too(
+    undisturbed: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.LONGEST_UNSAVED", 0.0)
+
+    def die(progress: Progress) -> None:
+        if progress.step == 14:
+            raise RuntimeError("as if the power had failed")
+
+    with pytest.raises(RuntimeError):
+        train_small_model(tmp_path, die)
+    checkpoint = last_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint_step(checkpoint) == 13  # an epoch ends at 9
+    resume_and_compare(tmp_path, undisturbed)
+
+
 @pytest.mark.parametrize("step", [6, 8, 10])
 def test_patience_is_not_renewed_by_resuming(tmp_path: Path, step: int) -> None:
     """Validation rows contradict training rows: the first epoch stays the best, two more are tried."""

@@ -1,0 +1,118 @@
+"""How far a Gaussian process is believed beside the tuned networks: stacked generalisation.
+
+Wolpert, Neural Networks 1992, 5, 241. The weight of each target is the mean of its posterior, given the
+validation rows and no preference beforehand: few rows leave it near a half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from domains.contract import GroundworkError, Target
+from flows.jobs import TrainingRun
+from flows.labelled import LabelledData
+from flows.starting_point import foundation_encoder
+from models.encoder import Encoder, sample_targets
+from models.gaussian_process import BATCH, GaussianProcess, extended, fit
+from models.settings import TrainingSettings, TuningSettings
+from models.targets import is_pixel_task
+from models.tuning import TaskModel
+
+WEIGHTS = np.linspace(0, 1, 21)
+BELIEF = 0.1
+"""Each validation row counts as a tenth of one: the networks' epoch was chosen by these rows, and they are
+better there than elsewhere."""
+LEAST_CHANCE = 1e-4
+"""A class is never given less by what is weighed: one row would decide all."""
+
+
+def is_wanted(tuning: TuningSettings, *, pixels: bool) -> bool:
+    """Whether a Gaussian process is to stand beside what is tuned; not where pixels are answered."""
+    return tuning.gaussian_process and tuning.mode != "probe" and not pixels
+
+
+def stack(
+    run: TrainingRun, data: LabelledData, models: Sequence[TaskModel], foundation: str
+) -> GaussianProcess | None:
+    """A Gaussian process with the weight that it deserves beside ``models``.
+
+    It compares embeddings of the foundation as it was before tuning, where there is one, and what the domain
+    computes of a record; None where there is neither, or where it is not wanted.
+    """
+    job = run.job
+    targets = data.task.targets
+    if not is_wanted(job.settings.part(TuningSettings), pixels=is_pixel_task(targets)):
+        return None
+    parts = sample_targets(job.domain, job.spec)
+    encoder = foundation_encoder(job, data, foundation)
+    if encoder is None and not parts:
+        return None
+    seed = job.settings.part(TrainingSettings).seed
+    exact = np.where(data.signs == 0, data.labels, np.nan)
+    sides = data.split
+    network: Encoder = models[0].encoder  # type: ignore[assignment]  # merged by now
+    try:
+        learnt = fit(
+            targets,
+            parts,
+            encoder,
+            data.store.subset(sides.train),
+            exact[sides.train],
+            network.collate,
+            seed,
+        )
+    except torch.linalg.LinAlgError as error:
+        raise GroundworkError("no Gaussian process fits these rows: use --no-gaussian-process") from error
+    answered = _answers(data, sides.val, models, learnt)
+    both = np.sort(np.concatenate([sides.train, sides.val]))
+    process = extended(learnt, data.store.subset(both), exact[both], network.collate, seed)
+    for place, (target, columns) in enumerate(zip(targets, process.columns(), strict=True)):
+        weight = weight_of(target, exact[sides.val, place], *(answers[:, columns] for answers in answered))
+        process.get_buffer("weight")[place] = weight
+        run.tracked.log_metrics({f"gaussian_process_weight_{place}": weight}, 0)
+    mean = float(process.get_buffer("weight").mean())
+    job.journal.say(f"a Gaussian process answers beside it, with a weight of {mean:.2f}")
+    return process
+
+
+def _answers(
+    data: LabelledData, side: np.ndarray, models: Sequence[TaskModel], process: GaussianProcess
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the networks (their mean) and the process answer, both [n, outputs]."""
+    samples = data.store.subset(side)
+    tuned, compared = [], []
+    for model in models:
+        model.cpu().eval()
+    encoder: Encoder = models[0].encoder  # type: ignore[assignment]
+    with torch.inference_mode():
+        for start in range(0, len(samples), BATCH):
+            chosen = [samples[place] for place in range(start, min(start + BATCH, len(samples)))]
+            batch = encoder.collate(chosen)
+            outputs = [model.outputs(model(batch)["logits"]) for model in models]
+            tuned.append(torch.stack(outputs).mean(0).numpy())
+            compared.append(process(batch).numpy())
+    return np.concatenate(tuned), np.concatenate(compared)
+
+
+def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np.ndarray) -> float:
+    """Posterior mean of the process's weight, by the likelihood of ``truth`` [n], NaN where unknown."""
+    known = np.isfinite(truth)
+    if not known.any():
+        return 0.5
+    truth, tuned, compared = truth[known], tuned[known], compared[known]
+    likelihoods = []
+    for weight in WEIGHTS:
+        mixed = (1 - weight) * tuned + weight * compared
+        if target.kind == "regression":
+            # The noise is not known either: its own maximum is taken, which gives the profile likelihood.
+            squared = max(float(np.mean((mixed[:, 0] - truth) ** 2)), 1e-12)
+            likelihoods.append(-0.5 * len(truth) * np.log(squared))
+        else:
+            chances = mixed if target.kind == "multiclass" else np.hstack([1 - mixed, mixed])
+            right = chances[np.arange(len(truth)), truth.astype(int)]
+            likelihoods.append(float(np.log(np.maximum(right, LEAST_CHANCE)).sum()))
+    posterior = np.exp(BELIEF * (np.array(likelihoods) - max(likelihoods)))
+    return float(posterior @ WEIGHTS / posterior.sum())

@@ -1,0 +1,92 @@
+"""A Gaussian process is believed as far as the validation rows speak for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from domains.contract import Target, load_domain
+from flows import dispatch
+from flows.home import Home
+from flows.journal import ConsoleJournal
+from flows.settings import settings_class
+from flows.stacking import weight_of
+from models import registry
+from models.gaussian_process import GaussianProcess
+from models.predictor import Predictor
+from models.registry import Version
+
+VALUE = Target(name="value", kind="regression")
+TOXIC = Target(name="toxic", kind="binary", classes=("no", "yes"))
+PHASE = Target(name="phase", kind="multiclass", classes=("gas", "liquid", "solid"))
+
+
+def noisy(truth: np.ndarray, error: float) -> np.ndarray:
+    return (truth + np.random.default_rng(1).normal(size=len(truth)) * error)[:, None]
+
+
+@pytest.mark.parametrize(("rows", "least", "most"), [(4, 0.4, 0.6), (20, 0.55, 0.99), (5000, 0.97, 1.0)])
+def test_the_more_rows_the_more_is_believed(rows: int, least: float, most: float) -> None:
+    truth = np.random.default_rng(0).normal(size=rows)
+    tuned, compared = noisy(truth, 1.0), noisy(truth, 0.1)
+    assert least <= weight_of(VALUE, truth, tuned, compared) <= most
+    assert 1 - most <= weight_of(VALUE, truth, compared, tuned) <= 1 - least
+
+
+def test_of_classes_the_probability_counts() -> None:
+    truth = np.tile([0.0, 1.0], 1000)
+    right, lost = np.where(truth, 0.9, 0.1)[:, None], np.full((2000, 1), 0.5)
+    assert weight_of(TOXIC, truth, lost, right) > 0.9
+    truth = np.tile([0.0, 1.0, 2.0], 1000)
+    right = np.eye(3)[truth.astype(int)] * 0.7 + 0.1
+    assert weight_of(PHASE, truth, right, np.full((3000, 3), 1 / 3)) < 0.1
+
+
+def test_gaps_do_not_count_and_nothing_known_is_a_half() -> None:
+    truth = np.random.default_rng(0).normal(size=500)
+    tuned, compared = noisy(truth, 1.0), noisy(truth, 0.1)
+    expected = weight_of(VALUE, truth[:250], tuned[:250], compared[:250])
+    truth[250:] = np.nan
+    assert weight_of(VALUE, truth, tuned, compared) == pytest.approx(expected)
+    assert weight_of(VALUE, np.full(5, np.nan), tuned[:5], compared[:5]) == 0.5
+
+
+def tune(home: Home, journal: Any, dataset: Any, **values: Any) -> Version:
+    values = {"epochs": 2, "batch_size": 32, "dataset": str(dataset), **values}
+    chosen = settings_class("finetune", "molecules")(**values)
+    return dispatch.run("finetune", load_domain("molecules"), chosen, home, journal)
+
+
+def test_a_plain_tuning_has_one_and_a_probe_has_none(home: Home, tables: Any) -> None:
+    journal = ConsoleJournal()
+    pretraining = settings_class("pretrain", "molecules")(dataset=str(tables / "smiles.csv"), epochs=1)
+    foundation = dispatch.run("pretrain", load_domain("molecules"), pretraining, home, journal)
+
+    def process_of(name: str, **options: Any) -> GaussianProcess | None:
+        version = tune(home, journal, tables / "logp.csv", name=name, **options)
+        return Predictor.load(registry.fetch(version)).process
+
+    plain = process_of("plain")
+    assert plain is not None
+    assert [part.name for part in plain.parts] == ["embedding", "descriptors", "fingerprint"]
+    # It compares by the foundation as it was: tuning has seen the labels.
+    assert plain.encoder is not None
+    pristine = Predictor.load(registry.fetch(foundation)).encoder.state_dict()
+    assert all(plain.encoder.state_dict()[name].equal(tensor) for name, tensor in pristine.items())
+
+    scratch = process_of("scratch", foundation="none")
+    assert scratch is not None
+    assert [part.name for part in scratch.parts] == ["descriptors", "fingerprint"]
+    assert process_of("probe", mode="probe") is None
+    assert process_of("without", gaussian_process=False) is None
+
+
+def test_it_helps_where_descriptors_tell_all(home: Home, tables: Any) -> None:
+    """The octanol-water coefficient of the table is one that descriptors sum up."""
+    journal = ConsoleJournal()
+    values = {"split": "random", "epochs": 5, "seed": 1}
+    alone = tune(home, journal, tables / "logp.csv", name="alone", gaussian_process=False, **values)
+    beside = tune(home, journal, tables / "logp.csv", name="beside", **values)
+    assert float(beside.tags["value"]) < float(alone.tags["value"])
