@@ -73,7 +73,8 @@ def _rows_code() -> list[str]:
 def deciding_code() -> dict[str, list[str]]:
     """Files that decide the figures, by what they are figures of."""
     rows = _rows_code()
-    learning = sorted({*rows, *modules("models"), "flows/finetune.py", "flows/ingest.py"})
+    flow = [f"flows/{name}.py" for name in ("finetune", "ingest", "stacking", "starting_point", "tune")]
+    learning = sorted({*rows, *modules("models"), *flow})
     return {
         "tuned": learning,
         "few": [*learning, "benchmarks/label_curve.py"],

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,7 @@ from domains.contract import Record, Sample, Target, TargetSpec
 from domains.molecules import MOLECULES
 from models.encoder import Encoder, create_encoder
 from models.pretraining import PretrainingModel
+from models.progress import Progress
 from models.settings import TrainingSettings
 from models.targets import number_of
 from models.training import train
@@ -46,7 +47,6 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
 TASK = "boiling-points"
 LABELLED, HELD_OUT, TO_CHOOSE_BY = 400, 2000, 80
 PENALTIES = np.logspace(-1, 4, 11)
-QUIET = {"resume": False, "report": lambda progress: None}
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 options={"arm": arm, "records": options.records, "epochs": options.epochs},
                 again=options.again,
-                measure=lambda seed=seed, arm=arm: ablate(arm, corpus(seed), seed, options.epochs),
+                measure=partial(ablate, arm, corpus, seed, options.epochs),
             )
             print(
                 f"{arm} seed {seed}: frozen R² {line['frozen_r2']}, tuned {line['tuned_r2']}", file=sys.stderr
@@ -84,13 +84,13 @@ def main() -> None:
     print(json.dumps({"benchmark": NAME, "task": TASK, "seeds": options.seeds, "arms": summary(lines)}))
 
 
-def ablate(arm: str, corpus: Sequence[Sample], seed: int, epochs: int) -> dict[str, float]:
+def ablate(arm: str, corpus: Callable[[int], Sequence[Sample]], seed: int, epochs: int) -> dict[str, float]:
     """R² on held-out molecules of a task, of the frozen and of the tuned encoder."""
     torch.manual_seed(seed)
     encoder = create_encoder("molecules", "tiny", SPEC)
     targets = [it for it in MOLECULES.pretraining_targets(SPEC) if it.name not in LEFT_OUT[arm]]
     if targets:
-        _pretrain(encoder, targets, corpus, seed, epochs)
+        _pretrain(encoder, targets, corpus(seed), seed, epochs)
     samples, values = _labelled()
     order = np.random.default_rng(seed).permutation(len(samples))
     learnt, held = order[:LABELLED], order[LABELLED : LABELLED + HELD_OUT]
@@ -141,7 +141,8 @@ def _pretrain(
             lengths=lengths,
             settings=settings,
             folder=Path(folder),
-            **QUIET,
+            resume=False,
+            report=_say_nothing,
         )
 
 
@@ -170,7 +171,8 @@ def _tuned(
             lengths=[encoder.tokens(sample) for sample, _ in items[TO_CHOOSE_BY:]],
             settings=TrainingSettings(epochs=15, batch_size=32, learning_rate=5e-4, seed=seed),
             folder=Path(folder),
-            **QUIET,
+            resume=False,
+            report=_say_nothing,
         )
     model.eval()
     answers = []
@@ -179,6 +181,10 @@ def _tuned(
             batch = encoder.collate([samples[place] for place in held[start : start + 128]])
             answers.append(model.outputs(model(batch)["logits"])[:, 0].numpy())
     return np.concatenate(answers)
+
+
+def _say_nothing(progress: Progress) -> None:
+    """There is a line for each arm."""
 
 
 def _embedded(encoder: Encoder, samples: Sequence[Sample]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """How far a Gaussian process is believed beside the tuned networks: stacked generalisation.
 
 Wolpert, Neural Networks 1992, 5, 241. The weight of each target is the mean of its posterior, given the
-validation rows and no preference beforehand: few rows leave it near a half.
+validation rows. Beforehand the process has the larger part: the networks' epoch was chosen by these rows,
+where they look better than they are, and the process will have learnt from them too when it is asked.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from models.settings import TrainingSettings, TuningSettings
 from models.targets import is_pixel_task
 from models.tuning import TaskModel
 
-WEIGHTS = np.linspace(0, 1, 21)
+WEIGHTS = np.linspace(0, 1, 101)
+BEFOREHAND = WEIGHTS / WEIGHTS.sum()
+"""Chance of each weight: two to one for the process, on average."""
 BELIEF = 0.1
-"""Each validation row counts as a tenth of one: the networks' epoch was chosen by these rows, and they are
-better there than elsewhere."""
+"""Each validation row counts as a tenth of one, for the same reasons."""
 LEAST_CHANCE = 1e-4
 """A class is never given less by what is weighed: one row would decide all."""
 
@@ -101,7 +103,7 @@ def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np
     """Posterior mean of the process's weight, by the likelihood of ``truth`` [n], NaN where unknown."""
     known = np.isfinite(truth)
     if not known.any():
-        return 0.5
+        return float(BEFOREHAND @ WEIGHTS)
     truth, tuned, compared = truth[known], tuned[known], compared[known]
     likelihoods = []
     for weight in WEIGHTS:
@@ -114,5 +116,5 @@ def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np
             chances = mixed if target.kind == "multiclass" else np.hstack([1 - mixed, mixed])
             right = chances[np.arange(len(truth)), truth.astype(int)]
             likelihoods.append(float(np.log(np.maximum(right, LEAST_CHANCE)).sum()))
-    posterior = np.exp(BELIEF * (np.array(likelihoods) - max(likelihoods)))
+    posterior = BEFOREHAND * np.exp(BELIEF * (np.array(likelihoods) - max(likelihoods)))
     return float(posterior @ WEIGHTS / posterior.sum())

@@ -221,8 +221,9 @@ class _Labelled(Sequence[Any]):
 
 
 def computed_features(job: Job) -> tuple[TargetSpec, ...]:
-    """What the head sees beside the embedding."""
-    wanted = job.settings.part(TuningSettings).computed_features
+    """What the head sees beside the embedding; a probe tells what the embedding alone is worth."""
+    tuning = job.settings.part(TuningSettings)
+    wanted = tuning.computed_features and tuning.mode != "probe"
     return sample_targets(job.domain, job.spec) if wanted else ()
 
 

@@ -27,7 +27,7 @@ from models.pretraining import OUTLIER, unpack_bits
 
 MOST_ROWS = 4000
 """Training rows that are kept: solving costs their cube, and answering each of them."""
-ROWS_TO_FIT_BY = 768
+ROWS_TO_FIT_BY = 512
 STEPS, STEP = 80, 0.1
 FIRST_NOISE = -1.5
 """Logarithm of the share of the variance that is taken for noise to begin with."""

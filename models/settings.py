@@ -52,9 +52,9 @@ class TuningSettings(BaseModel):
         bool,
         Field(
             description="Let the head see what can be computed of a record (descriptors, fingerprints) "
-            "beside its embedding"
+            "beside its embedding (not for probe)"
         ),
-    ] = False
+    ] = True
     gaussian_process: Annotated[
         bool,
         Field(
