@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ logger = logging.getLogger("groundwork.training")
 
 LONGEST_UNSAVED = 300.0
 """Seconds of training that a process that is killed may lose."""
+STEPS_BETWEEN_TRIMS = 20
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class _Listener(TrainerCallback):
         self.report(Progress(state.global_step, state.max_steps, metrics))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % STEPS_BETWEEN_TRIMS == 0:
+            _give_back_memory()
         # An epoch of a large corpus takes hours: a process that is killed must not lose all of it.
         control.should_save |= monotonic() - self.saved > LONGEST_UNSAVED
         if self.stop.signum is not None:
@@ -296,6 +301,17 @@ def train(
         trainable_parameters=parameter_count(model, trainable_only=True),
         device=str(arguments.device),
     )
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system, where the C library is glibc.
+
+    Batches of ever other sizes leave gaps that glibc keeps: a training that needs 0.4 GB grew to 5 GB in an
+    hour.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _find_best_again(checkpoint: Path) -> None:
