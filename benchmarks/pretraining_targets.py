@@ -46,6 +46,7 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
 """Targets that are left out, by what the arm is called."""
 TASK = "boiling-points"
 LABELLED, HELD_OUT, TO_CHOOSE_BY = 400, 2000, 80
+TUNING_EPOCHS = 15
 PENALTIES = np.logspace(-1, 4, 11)
 
 
@@ -169,7 +170,7 @@ def _tuned(
             items[:TO_CHOOSE_BY],
             collate=collate,
             lengths=[encoder.tokens(sample) for sample, _ in items[TO_CHOOSE_BY:]],
-            settings=TrainingSettings(epochs=15, batch_size=32, learning_rate=5e-4, seed=seed),
+            settings=TrainingSettings(epochs=TUNING_EPOCHS, batch_size=32, learning_rate=5e-4, seed=seed),
             folder=Path(folder),
             resume=False,
             report=_say_nothing,

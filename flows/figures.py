@@ -269,7 +269,8 @@ def worst_errors_page(
     }
     drawn = [drawings[row] for row in wanted.tolist()]
     cards = [f"<figure>{drawing[drawing.index('<svg') :]}</figure>" for drawing in drawn]
-    legend = f"<p>{_legend(target)}</p>" if _explained(job, predictor) else ""
+    explained = predictor if predictor is not None and _explained(job, predictor) else None
+    legend = f"<p>{_legend(target, explained)}</p>" if explained else ""
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>"
         "<style>body{font-family:sans-serif}"
@@ -297,13 +298,16 @@ def _draw(job: Job, record: Record, caption: str, target: Target, predictor: Pre
     return job.domain.draw_weights(record, caption, added.tolist())
 
 
-def _legend(target: Target) -> str:
+def _legend(target: Target, predictor: Predictor) -> str:
     what = f"P({target.classes[1]})" if target.kind == "binary" else target.name
     if target.kind == "multiclass":
         what = "the logit of the most probable class"
+    beside = " The Gaussian process that answers beside the network has no share in it." * bool(
+        predictor.process
+    )
     return (
         f"Orange atoms raise {escape(what)}, blue ones lower it, against the same graph with every atom "
-        "hidden (integrated gradients)."
+        f"hidden (integrated gradients).{beside}"
     )
 
 
