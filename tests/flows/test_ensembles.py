@@ -40,7 +40,9 @@ class Impatient(ConsoleJournal):
 
 
 def tune(home: Home, journal: ConsoleJournal, dataset: Path, **values: Any) -> Version:
-    values = {"epochs": 3, "batch_size": 32, "mode": "ensemble", "members": 3, "name": "logp", **values}
+    chosen = {"epochs": 3, "batch_size": 32, "mode": "ensemble", "members": 3, "name": "logp"}
+    # What stands beside the members is the same for all of them.
+    values = {**chosen, "gaussian_process": False, **values}
     settings = settings_class("finetune", "molecules")(dataset=str(dataset), target=["logp"], **values)
     return dispatch.run("finetune", MOLECULES, settings, home, journal)
 
@@ -92,6 +94,7 @@ def test_an_ensemble_goes_on_from_an_ensemble(ensemble: Version, module_home: Ho
     from flows.warm_start import WarmStart
 
     values = {"epochs": 1, "mode": "ensemble", "members": 3, "name": "logp", "learning_rate": 1e-7}
+    values["gaussian_process"] = False
     settings = settings_class("finetune", "molecules")(
         dataset=str(tables / "logp.csv"), target=["logp"], **values
     )

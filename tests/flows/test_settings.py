@@ -66,7 +66,7 @@ def test_the_form_knows_ranges_and_choices() -> None:
 
     body.__signature__ = signature(settings_class("finetune", "molecules"))
     shown = parameter_schema(flow(body)).model_dump()["properties"]
-    assert (shown["epochs"]["minimum"], shown["epochs"]["maximum"]) == (1, 10_000)
+    assert (shown["epochs"]["minimum"], shown["epochs"]["maximum"]) == (0, 10_000)
     assert shown["head_dropout"]["exclusiveMaximum"] == 1
     assert shown["mode"]["enum"] == ["probe", "lora", "full", "ensemble"]
     assert shown["split"]["enum"] == [
@@ -160,7 +160,7 @@ def test_a_wrong_preset_is_one_line(presets: Path, text: str, said: str) -> None
 
 def test_a_preset_out_of_range_is_an_error(presets: Path) -> None:
     """Otherwise the form would show, and the run would take, what nobody may type."""
-    (presets / "finetune-molecules.yaml").write_text("epochs: 0\n")
+    (presets / "finetune-molecules.yaml").write_text("epochs: -1\n")
     with pytest.raises(GroundworkError, match="epochs"):
         settings_class("finetune", "molecules")
 

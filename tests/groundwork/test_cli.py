@@ -46,7 +46,7 @@ REFUSED = [
     (("finetune", "molecules", "{table}", "--target", "gap"), "'gap' has no value in any usable row"),
     (("finetune", "molecules", "{table}", "--target", "word"), "'word' is constant (x)"),
     (
-        ("finetune", "molecules", "{table}", "--epochs", "0"),
+        ("finetune", "molecules", "{table}", "--epochs", "-1"),
         "--epochs: input should be greater than or equal",
     ),
     (("finetune", "molecules", "{table}", "--epochs", "many"), "--epochs: input should be a valid integer"),
