@@ -56,21 +56,13 @@ def stack(
     exact = np.where(data.signs == 0, data.labels, np.nan)
     sides = data.split
     network: Encoder = models[0].encoder  # type: ignore[assignment]  # merged by now
+    train, both = sides.train, np.sort(np.concatenate([sides.train, sides.val]))
     try:
-        learnt = fit(
-            targets,
-            parts,
-            encoder,
-            data.store.subset(sides.train),
-            exact[sides.train],
-            network.collate,
-            seed,
-        )
+        learnt = fit(targets, parts, encoder, data.store.subset(train), exact[train], network.collate, seed)
+        answered = _answers(data, sides.val, models, learnt)
+        process = extended(learnt, data.store.subset(both), exact[both], network.collate, seed)
     except torch.linalg.LinAlgError as error:
         raise GroundworkError("no Gaussian process fits these rows: use --no-gaussian-process") from error
-    answered = _answers(data, sides.val, models, learnt)
-    both = np.sort(np.concatenate([sides.train, sides.val]))
-    process = extended(learnt, data.store.subset(both), exact[both], network.collate, seed)
     for place, (target, columns) in enumerate(zip(targets, process.columns(), strict=True)):
         weight = weight_of(target, exact[sides.val, place], *(answers[:, columns] for answers in answered))
         process.get_buffer("weight")[place] = weight

@@ -28,6 +28,8 @@ from models.pretraining import OUTLIER, unpack_bits
 MOST_ROWS = 4000
 """Training rows that are kept: solving costs their cube, and answering each of them."""
 ROWS_TO_FIT_BY = 512
+MANY_TARGETS = 16
+"""Of more targets fewer rows are kept, at the same cost, and those with the fewest labels share kernels."""
 STEPS, STEP = 80, 0.1
 FIRST_NOISE = -1.5
 """Logarithm of the share of the variance that is taken for noise to begin with."""
@@ -179,6 +181,11 @@ class GaussianProcess(nn.Module):
         back = torch.from_numpy(np.argsort(order, kind="stable"))
         return {part: torch.cat(values)[back] for part, values in found.items()}
 
+    def scaled(self, place: int, truth: torch.Tensor) -> torch.Tensor:
+        """Truths of a target [m, outputs], standardised."""
+        columns = self.columns()[place]
+        return (truth - self.get_buffer("mean")[columns]) / self.get_buffer("scale")[columns]
+
     def learn_kernels(self, place: int, among: np.ndarray, truth: torch.Tensor) -> None:
         """Find a target's parameters: those of the largest posterior, by Adam from one start.
 
@@ -250,7 +257,7 @@ def fit(
     than ``MOST_ROWS`` rows as many are drawn by the seed. A target that is constant in these rows is answered
     with that constant.
     """
-    chosen = _drawn(len(samples), MOST_ROWS, seed)
+    chosen = _drawn(len(samples), _most_rows(targets), seed)
     outputs = sum(target.outputs for target in targets)
     blank = {
         "solved": torch.zeros(len(chosen), outputs),
@@ -266,18 +273,24 @@ def fit(
     logs = torch.zeros(len(targets), sum(map(len, process.parts)) + 1, dtype=torch.float64)
     process.register_buffer("logs", logs)
     process.keep([samples[place] for place in chosen], collate)
-    for place, (target, columns) in enumerate(zip(targets, process.columns(), strict=True)):
-        truth, known = _truth(target, labels[chosen, place])
+    _centre(process, labels)
+    labels = labels[chosen]
+    counts = np.isfinite(labels).sum(0)
+    learning = [place for place in np.argsort(-counts, kind="stable")[:MANY_TARGETS] if counts[place] > 1]
+    for place in learning:
+        truth, known = _truth(targets[place], labels[:, place])
+        few = _drawn(len(known), ROWS_TO_FIT_BY, seed)
+        process.learn_kernels(place, known[few], process.scaled(place, truth[torch.from_numpy(few)]))
+    others = np.setdiff1d(np.arange(len(targets)), learning)
+    if len(learning) and len(others):
+        logs[others] = logs[learning].mean(0)
+    for place, target in enumerate(targets):
+        truth, known = _truth(target, labels[:, place])
         left_out = truth
         if len(known) > 1:
-            mean, spread = truth.mean(0), truth.std(0, unbiased=False)
-            spread = torch.where(spread > 1e-9, spread, 1.0)
-            process.get_buffer("mean")[columns] = mean
-            process.get_buffer("scale")[columns] = spread
-            scaled = (truth - mean) / spread
-            few = _drawn(len(known), ROWS_TO_FIT_BY, seed)
-            process.learn_kernels(place, known[few], scaled[torch.from_numpy(few)])
-            left_out = process.solve(place, known, scaled) * spread + mean
+            columns = process.columns()[place]
+            left_out = process.solve(place, known, process.scaled(place, truth))
+            left_out = left_out * process.get_buffer("scale")[columns] + process.get_buffer("mean")[columns]
         if target.kind != "regression":
             process.calibrate(place, left_out, truth)
     return process
@@ -287,18 +300,30 @@ def extended(
     process: GaussianProcess, samples: Sequence[Sample], labels: np.ndarray, collate: Collate, seed: int
 ) -> GaussianProcess:
     """The same kernels, scaling and calibration with other training rows, as in ``fit``."""
-    chosen = _drawn(len(samples), MOST_ROWS, seed)
+    chosen = _drawn(len(samples), _most_rows(process.targets), seed)
     state = process.tensors
     state["solved"] = torch.zeros(len(chosen), state["solved"].shape[1], dtype=torch.float64)
     made = GaussianProcess(process.targets, process.computed, process.encoder, state).eval()
     made.keep([samples[place] for place in chosen], collate)
-    for place, (target, columns) in enumerate(zip(made.targets, made.columns(), strict=True)):
+    for place, target in enumerate(made.targets):
         truth, known = _truth(target, labels[chosen, place])
         if len(known) > 1:
-            made.solve(
-                place, known, (truth - made.get_buffer("mean")[columns]) / made.get_buffer("scale")[columns]
-            )
+            made.solve(place, known, made.scaled(place, truth))
     return made
+
+
+def _most_rows(targets: Sequence[Target]) -> int:
+    return int(MOST_ROWS * min(1.0, MANY_TARGETS / len(targets)) ** (1 / 3))
+
+
+def _centre(process: GaussianProcess, labels: np.ndarray) -> None:
+    """Learn mean and spread of each output from all labels, whichever rows are kept."""
+    for place, target in enumerate(process.targets):
+        truth, known = _truth(target, labels[:, place])
+        if len(known):
+            spread = truth.std(0, unbiased=False)
+            process.get_buffer("mean")[process.columns()[place]] = truth.mean(0)
+            process.get_buffer("scale")[process.columns()[place]] = torch.where(spread > 1e-9, spread, 1.0)
 
 
 def _sum(

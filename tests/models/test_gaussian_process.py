@@ -174,6 +174,25 @@ def test_of_many_rows_some_are_kept(wave: Any, monkeypatch: pytest.MonkeyPatch) 
     assert np.isfinite(process(collate(wave[0])).numpy()).all()
 
 
+def test_many_targets_share_kernels_and_cost_no_more(wave: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.gaussian_process.MANY_TARGETS", 2)
+    monkeypatch.setattr("models.gaussian_process.MOST_ROWS", 80)
+    samples, labels = wave
+    names = [Target(name=str(place), kind="regression") for place in range(4)]
+    columns = np.hstack([labels, labels**2, labels, 3 * labels + 5])
+    columns[40:, 2] = columns[30:, 3] = np.nan
+    process = fit(names, NUMBERS, None, samples, columns, collate, seed=0)
+    logs = process.get_buffer("logs")
+    assert len(process.get_buffer("rows_numbers")) == int(80 * 0.5 ** (1 / 3))
+    torch.testing.assert_close(logs[2], logs[:2].mean(0))
+    torch.testing.assert_close(logs[3], logs[2])
+    assert not torch.allclose(logs[0], logs[1])
+    answered = process(collate(samples)).numpy()
+    assert np.corrcoef(answered[:, 0], labels[:, 0])[0, 1] > 0.95
+    assert np.corrcoef(answered[:, 3], 3 * labels[:, 0])[0, 1] > 0.8
+    assert answered[:, 3].mean() == pytest.approx(5, abs=1)
+
+
 @pytest.mark.parametrize("labels", [[1.0] * 6, [np.nan] * 5 + [1.0], [np.nan] * 6])
 def test_of_a_constant_little_is_claimed(labels: list[float]) -> None:
     samples = points(np.random.default_rng(0).normal(size=(6, 2)))
@@ -181,8 +200,10 @@ def test_of_a_constant_little_is_claimed(labels: list[float]) -> None:
         process = fit([target], NUMBERS, None, samples, np.array(labels)[:, None], collate, seed=0)
         answered = process(collate(samples)).numpy()
         assert np.isfinite(answered).all()
-        if target is TOXIC:
-            seen = np.isfinite(labels).sum()
+        seen = np.isfinite(labels).sum()
+        if target is VALUE:
+            np.testing.assert_allclose(answered, min(1, seen), atol=1e-6)
+        else:
             np.testing.assert_allclose(answered, (seen + 0.5) / (seen + 1), atol=1e-6)
 
 
