@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 
 from domains.contract import Target, load_domain
 from flows import dispatch
+from flows.finetune import finetune
 from flows.home import Home
+from flows.jobs import Job
 from flows.journal import ConsoleJournal
 from flows.settings import settings_class
 from flows.stacking import weight_of
+from flows.warm_start import WarmStart
 from models import registry
 from models.gaussian_process import GaussianProcess
 from models.predictor import Predictor
@@ -83,6 +87,24 @@ def test_a_plain_tuning_has_one_and_a_probe_has_none(home: Home, tables: Any) ->
     assert [part.name for part in scratch.parts] == ["descriptors", "fingerprint"]
     assert process_of("probe", mode="probe") is None
     assert process_of("without", gaussian_process=False) is None
+
+
+def test_without_its_foundation_it_goes_on_with_what_is_computed(home: Home, tables: Any) -> None:
+    journal = ConsoleJournal()
+    said: list[str] = []
+    journal.say = said.append  # type: ignore[method-assign]
+    pretraining = settings_class("pretrain", "molecules")(dataset=str(tables / "smiles.csv"), epochs=1)
+    dispatch.run("pretrain", load_domain("molecules"), pretraining, home, journal)
+    version = tune(home, journal, tables / "logp.csv", name="logp")
+    mlflow.MlflowClient().delete_registered_model("molecules-foundation")
+    settings = settings_class("finetune", "molecules")(
+        dataset=str(tables / "logp.csv"), name="logp", epochs=1, batch_size=16
+    )
+    job = Job.prepare("finetune", load_domain("molecules"), settings, home, journal)
+    again = Predictor.load(registry.fetch(finetune(job, WarmStart.load(version))))
+    assert again.process is not None
+    assert again.process.encoder is None
+    assert any("molecules-foundation/1 cannot be had any more" in line for line in said)
 
 
 def test_it_helps_where_descriptors_tell_all(home: Home, tables: Any) -> None:
