@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
-import os
 import re
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -42,6 +36,7 @@ from domains.shards import (
     load_array,
     write_shard,
 )
+from domains.workers import in_workers
 
 FORMAT = 2
 """Version of the files; a change makes every store anew."""
@@ -193,76 +188,26 @@ def _build_shards(
         shutil.rmtree(stale, ignore_errors=True)
     shards: list[Path] = []
 
-    def jobs() -> Iterator[tuple[Path, list[Row]]]:
+    def jobs() -> Iterator[tuple[str, Recipe, list[Row], Path]]:
         rows = source.stream()
         while (chunk := list(islice(rows, domain.shard_rows))) or not shards:  # no rows make one empty shard
             shards.append(parts / f"{len(shards):06d}")
-            yield shards[-1], chunk
+            yield domain.name, recipe, chunk, shards[-1]
 
     if total:
         workers = min(workers, -(-total // domain.shard_rows))
     done = 0
-    for size in (
-        _encode_here(domain, recipe, jobs()) if workers <= 1 else _encode_in(workers, domain, recipe, jobs())
-    ):
+    for size in in_workers(workers, _encode, jobs()):
         done += size
         if progress:
             progress(done, total)
     return shards
 
 
-def _encode_here(domain: Domain, recipe: Recipe, jobs: Iterator[tuple[Path, list[Row]]]) -> Iterator[int]:
-    for shard, rows in jobs:
-        if not shard.exists():
-            write_shard(domain, recipe, rows, shard)
-        yield len(rows)
-
-
-def _encode_in(
-    workers: int, domain: Domain, recipe: Recipe, jobs: Iterator[tuple[Path, list[Row]]]
-) -> Iterator[int]:
-    """The number of rows of each shard as it is done, by worker processes that start without our memory."""
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    running: dict[Future[None], int] = {}
-
-    def some_done() -> Iterator[int]:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            future.result()
-            yield running.pop(future)
-
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        try:
-            for shard, rows in jobs:
-                if shard.exists():
-                    yield len(rows)
-                    continue
-                running[pool.submit(_work, domain.name, recipe, rows, shard)] = len(rows)
-                while len(running) >= 2 * workers:  # keeps them busy, and bounds the rows that wait
-                    yield from some_done()
-            while running:
-                yield from some_done()
-        except BrokenProcessPool as error:
-            raise GroundworkError(
-                "a worker process died while encoding, often for want of memory: run again to go on there"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _work(domain_name: str, recipe: Recipe, rows: list[Row], shard: Path) -> None:
-    write_shard(load_domain(domain_name), recipe, rows, shard)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends the workers in order
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _encode(domain_name: str, recipe: Recipe, rows: list[Row], shard: Path) -> int:
+    if not shard.exists():  # else it was finished before the process was killed
+        write_shard(load_domain(domain_name), recipe, rows, shard)
+    return len(rows)
 
 
 def _code_digest(domain: Domain) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
-from domains.contract import GroundworkError, Record, Sample, SplitSpec
+from domains.contract import EncodingSpec, GroundworkError, Record, Row, Sample, SplitSpec, load_domain
 from domains.splits import Split, split
 from domains.store import Store
+from domains.workers import in_workers, usable_processors
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
-from flows.labelled import read_again
 from flows.promotion import decide_foundation
 from flows.registration import lineage, register_version
 from flows.settings import DataSettings, LimitSettings
@@ -34,6 +35,8 @@ EPOCHS = 3
 HELD_OUT = 0.02
 MOST_HELD_OUT = 2048
 FEWEST_RECORDS = 64
+ROWS_AT_ONCE = 4096
+MOST_WORKERS = 8
 
 
 def pretrain(job: Job) -> Version:
@@ -48,7 +51,10 @@ def pretrain(job: Job) -> Version:
         )
         run.log_rows(store, list(store.rejects()))
         limit = settings.part(LimitSettings)
-        drawn = _strangers(job, _drawn(store, limit, training.seed), limit.exclude)
+        drawn = _drawn(store, limit, training.seed)
+        drawn = (
+            journal.step("exclude", lambda: _strangers(job, drawn, limit.exclude)) if limit.exclude else drawn
+        )
         sides = _sides(drawn, training.seed)
         model = _model(job, drawn, sides)
         journal.say(
@@ -158,23 +164,46 @@ def _sides(store: Store, seed: int) -> Split:
 
 def _strangers(job: Job, store: Store, excluded: Sequence[str]) -> Store:
     """The records that are not kin to any in the excluded datasets."""
-    if not excluded:
-        return store
     domain, spec = job.domain, job.spec
     kin: set[str] = set()
     for name in excluded:
         source = open_source(domain, DataSettings(dataset=name), spec, job.home, trusted=job.journal.trusted)
-        for row in source.stream():
-            record = domain.read(row, spec)
-            if isinstance(record, Record):
-                kin.add(domain.kinship(record))
-    records = read_again(domain, job.source, spec, store.rows)
-    strangers = np.flatnonzero([domain.kinship(record) not in kin for record in records])
+        kin.update(key for key in _kinships(job, source.stream()) if key)
+    wanted = store.rows  # in order, as they were drawn
+    rows = (row for row in job.source.stream() if _holds(wanted, row.index))
+    is_strange = []
+    for key in _kinships(job, rows):
+        is_strange.append(key not in kin)
+        if len(is_strange) % ROWS_AT_ONCE == 0:
+            job.journal.progress(f"{len(is_strange):,} compared", len(is_strange) / len(store))
+    if len(is_strange) != len(store):
+        raise GroundworkError(f"{job.source.origin} has changed while it was read: run again")
+    strangers = np.flatnonzero(is_strange)
     job.journal.say(
         f"{len(store) - len(strangers):,} {domain.noun}s are left out: "
         f"they are kin to what is in {', '.join(excluded)}"
     )
     return store.subset(strangers)
+
+
+def _holds(ordered: np.ndarray, value: int) -> bool:
+    place = np.searchsorted(ordered, value)
+    return bool(place < len(ordered) and ordered[place] == value)
+
+
+def _kinships(job: Job, rows: Iterator[Row]) -> Iterator[str]:
+    """The key of each row in turn, empty for a reject: on all processors, for it costs more than encoding."""
+    first = list(islice(rows, ROWS_AT_ONCE))
+    chunks = chain([first], iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []))
+    workers = min(MOST_WORKERS, usable_processors()) if len(first) == ROWS_AT_ONCE else 1
+    for keys in in_workers(workers, _keys, ((job.domain.name, job.spec, chunk) for chunk in chunks)):
+        yield from keys
+
+
+def _keys(domain_name: str, spec: EncodingSpec, rows: list[Row]) -> list[str]:
+    domain = load_domain(domain_name)
+    records = (domain.read(row, spec) for row in rows)
+    return [domain.kinship(record) if isinstance(record, Record) else "" for record in records]
 
 
 def _model(job: Job, store: Store, sides: Split) -> PretrainingModel:

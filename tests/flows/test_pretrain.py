@@ -56,7 +56,12 @@ def test_what_the_frozen_encoder_is_worth_is_logged_after_each_epoch(foundation:
     assert all(0 < it.value < 1 for it in worth)
 
 
-def test_kin_of_what_it_will_be_tested_on_is_left_out(home: Home, tables: Path, journal: Any) -> None:
+@pytest.mark.parametrize("at_once", [4096, 40])
+def test_kin_of_what_it_will_be_tested_on_is_left_out(
+    home: Home, tables: Path, journal: Any, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Also where the rows are so many that processes share them."""
+    monkeypatch.setattr("flows.pretrain.ROWS_AT_ONCE", at_once)
     rows = (tables / "smiles.csv").read_text().splitlines()[1:]
     salts = [f"{row.partition(',')[0]}.Cl" for row in rows[:9]]
     tested_on = home.root / "tested-on.csv"
