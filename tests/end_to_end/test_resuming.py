@@ -22,7 +22,7 @@ def _weights(running: Groundwork, name: str) -> dict[str, bytes]:
     """The files of weights of a name's champion."""
     model = running.mlflow.get_model_version_by_alias(name, "champion").source.rpartition("/")[2]
     found = running.home.mlflow_artifacts.glob(f"*/models/{model}/**/*.safetensors")
-    return {it.name: it.read_bytes() for it in found}
+    return {"/".join(it.parts[-2:]): it.read_bytes() for it in found}
 
 
 def test_a_killed_run_gives_its_training_slot_back(
@@ -54,5 +54,9 @@ def test_a_killed_run_that_is_resumed_equals_an_undisturbed_one(
     assert steps[-1] > (epochs - 1) * per_epoch
     assert resumed.data.metrics["training_steps"] == pytest.approx(epochs * per_epoch, rel=0.05)
     weights = _weights(running, "interrupted")
-    assert weights.keys() == {"model.safetensors", "head.safetensors"}
+    assert weights.keys() == {
+        "encoder/model.safetensors",
+        "version/head.safetensors",
+        "gaussian_process/gaussian_process.safetensors",
+    }
     assert weights == _weights(running, undisturbed)

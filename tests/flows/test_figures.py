@@ -137,7 +137,10 @@ def test_the_worst_are_drawn_with_what_their_atoms_add(job: Any, target: Target)
         [1.0, 0.0, 0.0],
         [row[: target.outputs] for row in predicted],
         predictor=SimpleNamespace(
-            models=[model], predict=predict, encode=lambda record: MOLECULES.encode(record, job.spec)
+            models=[model],
+            process=None,
+            predict=predict,
+            encode=lambda record: MOLECULES.encode(record, job.spec),
         ),
     )
     assert {smiles: len(weights) for smiles, weights in job.domain.given.items()} == {
