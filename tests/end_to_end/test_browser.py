@@ -139,7 +139,8 @@ def look_at_mlflow(page: Any, running: Groundwork, flow_run: str) -> None:
     page.get_by_role("link", name=NAME).first.click()
     page.get_by_role("link", name="Version 1").first.click()
     page.wait_for_url("**/versions/1")
-    tags = {"beats_floor": "false", "flow_run_id": flow_run, "foundation": "none", "dataset": "measured.csv"}
+    beats = running.mlflow.get_model_version(NAME, "1").tags["beats_floor"]
+    tags = {"beats_floor": beats, "flow_run_id": flow_run, "foundation": "none", "dataset": "measured.csv"}
     for name, value in tags.items():
         page.get_by_role("row", name=f"{name} {value}", exact=True).wait_for()
     photograph(page, "version")
