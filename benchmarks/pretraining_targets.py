@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import ttest_rel
-from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.preprocessing import StandardScaler
 
 from benchmarks.ledger import arguments, measured
 from benchmarks.molecules import SPEC, encode_all, open_molecules, sample_smiles
 from domains.contract import Record, Sample, Target, TargetSpec
 from domains.molecules import MOLECULES
+from flows.yardstick import Yardstick
 from models.encoder import Encoder, create_encoder
 from models.pretraining import PretrainingModel
 from models.progress import Progress
@@ -47,7 +46,6 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
 TASK = "boiling-points"
 LABELLED, HELD_OUT, TO_CHOOSE_BY = 400, 2000, 80
 TUNING_EPOCHS = 15
-PENALTIES = np.logspace(-1, 4, 11)
 
 
 def main() -> None:
@@ -93,15 +91,12 @@ def ablate(arm: str, corpus: Callable[[int], Sequence[Sample]], seed: int, epoch
     if targets:
         _pretrain(encoder, targets, corpus(seed), seed, epochs)
     samples, values = _labelled()
-    order = np.random.default_rng(seed).permutation(len(samples))
+    order = np.random.default_rng(seed).permutation(len(samples))[: LABELLED + HELD_OUT]
     learnt, held = order[:LABELLED], order[LABELLED : LABELLED + HELD_OUT]
-    features = _embedded(encoder, samples)
-    scaler = StandardScaler().fit(features[learnt])
-    fitted = RidgeCV(PENALTIES).fit(scaler.transform(features[learnt]), values[learnt])
-    frozen = fitted.score(scaler.transform(features[held]), values[held])
+    frozen = Yardstick([samples[place] for place in order], values[order], TASK).measure(encoder)
     answered = _tuned(encoder, samples, values, learnt, held, seed)
     return {
-        "frozen_r2": round(float(frozen), 4),
+        "frozen_r2": round(frozen, 4),
         "tuned_r2": round(float(r2_score(values[held], answered)), 4),
     }
 
@@ -186,17 +181,6 @@ def _tuned(
 
 def _say_nothing(progress: Progress) -> None:
     """There is a line for each arm."""
-
-
-def _embedded(encoder: Encoder, samples: Sequence[Sample]) -> np.ndarray:
-    encoder.eval()
-    with torch.no_grad():
-        return np.concatenate(
-            [
-                encoder(encoder.collate(samples[start : start + 128])).pooled.numpy()
-                for start in range(0, len(samples), 128)
-            ]
-        )
 
 
 @cache

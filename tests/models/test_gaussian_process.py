@@ -174,7 +174,7 @@ def test_of_many_rows_some_are_kept(wave: Any, monkeypatch: pytest.MonkeyPatch) 
     assert np.isfinite(process(collate(wave[0])).numpy()).all()
 
 
-def test_many_targets_share_kernels_and_cost_no_more(wave: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_targets_share_kernels_and_keep_fewer_rows(wave: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.gaussian_process.MANY_TARGETS", 2)
     monkeypatch.setattr("models.gaussian_process.MOST_ROWS", 80)
     samples, labels = wave
