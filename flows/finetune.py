@@ -7,14 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from domains.contract import SplitSpec
 from domains.splits import CannotExtend
 from flows import heldout, recipes
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import calibration_figure, promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, training_run
-from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
+from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
@@ -86,6 +85,9 @@ def _labelled(
     Otherwise rows that it has learnt from may be held out now.
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
+    # Before the rows are encoded, which takes long: a wrong column is told at once.
+    asked, seed = str(settings.model_dump()["split"]), settings.part(TrainingSettings).seed
+    split = chosen_split(domain, source, settings.part(TaskSettings), asked, seed)
     labels = [name for name in targets if name in source.pixel_targets]
     tuning = settings.part(TuningSettings)
     compares = is_wanted(tuning, pixels=bool(labels))
@@ -93,8 +95,6 @@ def _labelled(
     store = ingest(
         domain, source, job.spec, job.home, journal, describe=describe, keep=targets, labels=labels
     )
-    method = chosen_method(domain, source, str(settings.model_dump()["split"]))
-    split = SplitSpec(method=method, seed=settings.part(TrainingSettings).seed)
     task = describe_task(domain, source, store, settings.part(TaskSettings), targets, split)
     weights = after
     try:

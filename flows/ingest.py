@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from domains.contract import Domain, EncodingSpec, GroundworkError, Source
 from domains.store import Store, build
+from domains.workers import usable_processors
 from flows.home import Home
 from flows.journal import Journal
+
+MOST_WORKERS = 8
+"""More would wait for the one process that writes."""
 
 
 def ingest(
@@ -39,7 +42,7 @@ def ingest(
         keep=tuple(keep),
         labels=tuple(labels),
         describe=describe,
-        workers=_workers(),
+        workers=min(MOST_WORKERS, usable_processors()),
         progress=report,
     )
     if not len(store):
@@ -51,7 +54,3 @@ def ingest(
         f"{store.counts.rejects:,} rejected"
     )
     return store
-
-
-def _workers() -> int:
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

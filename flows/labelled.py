@@ -96,13 +96,21 @@ def describe_task(
             raise GroundworkError(f"{name!r} has a value for each pixel: use --transform none")
         return pixel_target(name, _distinct(store, name), settings.task, source.classes.get(name, ()), unit)
 
-    column = _split_column(source, settings, split.method)
     return TaskSpec(
         domain=domain.name,
         targets=tuple(map(described, names)),
-        split=split.model_copy(update={"column": column}),
+        split=split,
         replicates=settings.replicates,
     )
+
+
+def chosen_split(domain: Domain, source: Source, settings: TaskSettings, asked: str, seed: int) -> SplitSpec:
+    """The split by the method that is ``asked`` for, or that suits the rows where that is ``auto``.
+
+    Raises GroundworkError for a column that the method does not have, or lacks.
+    """
+    method = (source.split or domain.split_methods[0]) if asked == "auto" else asked
+    return SplitSpec(method=method, seed=seed, column=_split_column(source, settings, method))
 
 
 def _split_column(source: Source, settings: TaskSettings, method: str) -> str:
@@ -253,11 +261,6 @@ def read_again(domain: Domain, source: Source, spec: EncodingSpec, rows: np.ndar
                     f"row {row.index} of {source.origin} has changed while it was read: run again"
                 )
             yield record
-
-
-def chosen_method(domain: Domain, source: Source, asked: str) -> str:
-    """The split method that ``auto`` means for these rows, or the one that is asked for."""
-    return (source.split or domain.split_methods[0]) if asked == "auto" else asked
 
 
 def _refuse_unlearnable(data: LabelledData) -> None:

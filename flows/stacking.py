@@ -63,13 +63,20 @@ def stack(
         process = extended(learnt, data.store.subset(both), exact[both], network.collate, seed)
     except torch.linalg.LinAlgError as error:
         raise GroundworkError("no Gaussian process fits these rows: use --no-gaussian-process") from error
-    for place, (target, columns) in enumerate(zip(targets, process.columns(), strict=True)):
-        weight = weight_of(target, exact[sides.val, place], *(answers[:, columns] for answers in answered))
+    _weigh(run, process, exact[sides.val], answered)
+    return process
+
+
+def _weigh(
+    run: TrainingRun, process: GaussianProcess, truth: np.ndarray, answered: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Give the process its weight for each target, by ``truth`` [n, targets] and what both answered to it."""
+    for place, (target, columns) in enumerate(zip(process.targets, process.columns(), strict=True)):
+        weight = weight_of(target, truth[:, place], *(answers[:, columns] for answers in answered))
         process.get_buffer("weight")[place] = weight
         run.tracked.log_metrics({f"gaussian_process_weight_{place}": weight}, 0)
     mean = float(process.get_buffer("weight").mean())
-    job.journal.say(f"a Gaussian process answers beside it, with a weight of {mean:.2f}")
-    return process
+    run.job.journal.say(f"a Gaussian process answers beside it, with a weight of {mean:.2f}")
 
 
 def _answers(

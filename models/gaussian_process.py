@@ -50,8 +50,9 @@ class Part:
     bits: int = 0
     """How many bits there are; 0 where it is numbers."""
 
-    def __len__(self) -> int:
-        """Parameters of its kernels: the share of each, and how fast the likeness of numbers falls."""
+    @property
+    def parameters(self) -> int:
+        """Of its kernels: the share of each, and how fast the likeness of numbers falls."""
         return 1 if self.bits else 3
 
     def kernel(self, rows: torch.Tensor, kept: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -101,6 +102,11 @@ class GaussianProcess(nn.Module):
         """All but the encoder: what a version keeps of it."""
         return {name: tensor.contiguous() for name, tensor in self.named_buffers() if "." not in name}
 
+    @property
+    def parameters_of_a_target(self) -> int:
+        """Those of its kernels, and the noise."""
+        return sum(part.parameters for part in self.parts) + 1
+
     def columns(self) -> list[slice]:
         """The columns of each target's outputs."""
         ends = np.cumsum([target.outputs for target in self.targets]).tolist()
@@ -111,19 +117,25 @@ class GaussianProcess(nn.Module):
         with torch.no_grad():
             rows = {part: self._scaled(part, values) for part, values in self.compared(batch).items()}
             kernels = [part.kernel(rows[part], self._kept(part)) for part in self.parts]
-            answers = []
-            for place, (target, columns) in enumerate(zip(self.targets, self.columns(), strict=True)):
-                kernel = _sum(self.parts, kernels, self.get_buffer("logs")[place])
-                answers.append(
-                    self._in_words(target, columns, kernel @ self.get_buffer("solved")[:, columns])
-                )
-            return torch.cat(answers, -1).float()
+            # Targets that share parameters share a kernel, which is the costly part.
+            distinct, of_target = torch.unique(self.get_buffer("logs"), dim=0, return_inverse=True)
+            of_output = of_target.repeat_interleave(self._outputs(of_target.device))
+            solved = self.get_buffer("solved")
+            raw = solved.new_empty(len(next(iter(rows.values()))), solved.shape[1])
+            for place, logs in enumerate(distinct):
+                columns = torch.nonzero(of_output == place)[:, 0]
+                raw[:, columns] = sum_of_kernels(self.parts, kernels, logs) @ solved[:, columns]
+            told = zip(self.targets, self.columns(), strict=True)
+            return torch.cat([self._in_words(target, it, raw[:, it]) for target, it in told], -1).float()
 
     def beside(self, answered: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The network's answers [B, outputs] and these, each target's by its weight."""
-        outputs = torch.tensor([target.outputs for target in self.targets], device=answered.device)
-        share = self.get_buffer("weight").to(answered.dtype).repeat_interleave(outputs)
+        share = self.get_buffer("weight").to(answered.dtype)
+        share = share.repeat_interleave(self._outputs(answered.device))
         return (1 - share) * answered + share * self(batch)
+
+    def _outputs(self, device: torch.device) -> torch.Tensor:
+        return torch.tensor([target.outputs for target in self.targets], device=device)
 
     def compared(self, batch: Batch) -> dict[Part, torch.Tensor]:
         """Embedding and computed values of a batch, as they come."""
@@ -192,7 +204,7 @@ class GaussianProcess(nn.Module):
         ``truth`` float64 [m, outputs] is standardised; ``among`` are the m training rows it is of.
         """
         kernels = self._kernels(among)
-        logs = torch.zeros(sum(map(len, self.parts)) + 1, dtype=torch.float64)
+        logs = torch.zeros(self.parameters_of_a_target, dtype=torch.float64)
         logs[-1] = FIRST_NOISE
         logs.requires_grad_(True)
         optimiser = torch.optim.Adam([logs], lr=STEP)
@@ -200,7 +212,7 @@ class GaussianProcess(nn.Module):
         with torch.enable_grad():
             for _ in range(STEPS):
                 optimiser.zero_grad()
-                matrix = _sum(self.parts, kernels, logs) + (logs[-1].exp() + JITTER) * unit
+                matrix = sum_of_kernels(self.parts, kernels, logs) + (logs[-1].exp() + JITTER) * unit
                 factor = torch.linalg.cholesky(matrix)
                 solved = torch.cholesky_solve(truth, factor)
                 evidence = 0.5 * (truth * solved).sum() + truth.shape[1] * factor.diagonal().log().sum()
@@ -210,17 +222,26 @@ class GaussianProcess(nn.Module):
         self.get_buffer("logs")[place] = logs.detach()
 
     def solve(self, place: int, known: np.ndarray, truth: torch.Tensor) -> torch.Tensor:
-        """Take the truths of training rows; what each row is answered with from all the others.
+        """Learn a target's answers from training rows; the Cholesky factor [m, m] of their covariance.
 
         ``truth`` float64 [m, outputs] is standardised; ``known`` are the m training rows it is of.
         """
         logs = self.get_buffer("logs")[place]
-        matrix = _sum(self.parts, self._kernels(known), logs)
+        matrix = sum_of_kernels(self.parts, self._kernels(known), logs)
         matrix.diagonal().add_(logs[-1].exp() + JITTER)
         factor = torch.linalg.cholesky(matrix)
         solved = torch.cholesky_solve(truth, factor)
         self.get_buffer("solved")[torch.from_numpy(known), self.columns()[place]] = solved
-        return truth - solved / torch.cholesky_inverse(factor).diagonal()[:, None]
+        return factor
+
+    def left_out(
+        self, place: int, known: np.ndarray, truth: torch.Tensor, factor: torch.Tensor
+    ) -> torch.Tensor:
+        """What each row is answered with from all the others, as truths are written; after ``solve``."""
+        columns = self.columns()[place]
+        solved = self.get_buffer("solved")[torch.from_numpy(known), columns]
+        answers = truth - solved / torch.cholesky_inverse(factor).diagonal()[:, None]
+        return answers * self.get_buffer("scale")[columns] + self.get_buffer("mean")[columns]
 
     def calibrate(self, place: int, answers: torch.Tensor, truth: torch.Tensor) -> None:
         """Draw the logistic curve of each column of a target through answers and truths [m, outputs]."""
@@ -258,41 +279,22 @@ def fit(
     with that constant.
     """
     chosen = _drawn(len(samples), _most_rows(targets), seed)
-    outputs = sum(target.outputs for target in targets)
-    blank = {
-        "solved": torch.zeros(len(chosen), outputs),
-        "mean": torch.zeros(outputs),
-        "scale": torch.ones(outputs),
-        "slope": torch.ones(outputs),
-        "intercept": torch.zeros(outputs),
-        "weight": torch.full((len(targets),), 0.5),
-    }
-    process = GaussianProcess(
-        targets, computed, encoder, {name: tensor.double() for name, tensor in blank.items()}
-    ).eval()
-    logs = torch.zeros(len(targets), sum(map(len, process.parts)) + 1, dtype=torch.float64)
+    process = GaussianProcess(targets, computed, encoder, _blank(targets, len(chosen))).eval()
+    logs = torch.zeros(len(targets), process.parameters_of_a_target, dtype=torch.float64)
     process.register_buffer("logs", logs)
     process.keep([samples[place] for place in chosen], collate)
     _centre(process, labels)
-    labels = labels[chosen]
-    counts = np.isfinite(labels).sum(0)
-    learning = [place for place in np.argsort(-counts, kind="stable")[:MANY_TARGETS] if counts[place] > 1]
-    for place in learning:
-        truth, known = _truth(targets[place], labels[:, place])
-        few = _drawn(len(known), ROWS_TO_FIT_BY, seed)
-        process.learn_kernels(place, known[few], process.scaled(place, truth[torch.from_numpy(few)]))
-    others = np.setdiff1d(np.arange(len(targets)), learning)
-    if len(learning) and len(others):
-        logs[others] = logs[learning].mean(0)
+    _learn_kernels(process, labels[chosen], seed)
     for place, target in enumerate(targets):
-        truth, known = _truth(target, labels[:, place])
-        left_out = truth
+        truth, known = _truth(target, labels[chosen, place])
+        answers = truth
         if len(known) > 1:
-            columns = process.columns()[place]
-            left_out = process.solve(place, known, process.scaled(place, truth))
-            left_out = left_out * process.get_buffer("scale")[columns] + process.get_buffer("mean")[columns]
+            scaled = process.scaled(place, truth)
+            factor = process.solve(place, known, scaled)
+            if target.kind != "regression":
+                answers = process.left_out(place, known, scaled, factor)
         if target.kind != "regression":
-            process.calibrate(place, left_out, truth)
+            process.calibrate(place, answers, truth)
     return process
 
 
@@ -312,6 +314,34 @@ def extended(
     return made
 
 
+def _blank(targets: Sequence[Target], rows: int) -> dict[str, torch.Tensor]:
+    """The state of a process that has learnt nothing."""
+    outputs = sum(target.outputs for target in targets)
+    blank = {
+        "solved": torch.zeros(rows, outputs),
+        "mean": torch.zeros(outputs),
+        "scale": torch.ones(outputs),
+        "slope": torch.ones(outputs),
+        "intercept": torch.zeros(outputs),
+        "weight": torch.full((len(targets),), 0.5),
+    }
+    return {name: tensor.double() for name, tensor in blank.items()}
+
+
+def _learn_kernels(process: GaussianProcess, labels: np.ndarray, seed: int) -> None:
+    """Learn the kernels of the targets with the most labels [rows, targets]; the others take their mean."""
+    counts = np.isfinite(labels).sum(0)
+    learning = [place for place in np.argsort(-counts, kind="stable")[:MANY_TARGETS] if counts[place] > 1]
+    for place in learning:
+        truth, known = _truth(process.targets[place], labels[:, place])
+        few = _drawn(len(known), ROWS_TO_FIT_BY, seed)
+        process.learn_kernels(place, known[few], process.scaled(place, truth[torch.from_numpy(few)]))
+    others = np.setdiff1d(np.arange(len(process.targets)), learning)
+    if len(learning) and len(others):
+        logs = process.get_buffer("logs")
+        logs[others] = logs[learning].mean(0)
+
+
 def _most_rows(targets: Sequence[Target]) -> int:
     return int(MOST_ROWS * min(1.0, MANY_TARGETS / len(targets)) ** (1 / 3))
 
@@ -326,13 +356,14 @@ def _centre(process: GaussianProcess, labels: np.ndarray) -> None:
             process.get_buffer("scale")[process.columns()[place]] = torch.where(spread > 1e-9, spread, 1.0)
 
 
-def _sum(
+def sum_of_kernels(
     parts: Sequence[Part], kernels: Sequence[Callable[[torch.Tensor], torch.Tensor]], logs: torch.Tensor
 ) -> torch.Tensor:
+    """The kernel of records that are compared in all these ways, float64 [n, m]."""
     total, start = torch.zeros((), dtype=torch.float64, device=logs.device), 0
     for part, kernel in zip(parts, kernels, strict=True):
-        total = total + kernel(logs[start : start + len(part)])
-        start += len(part)
+        total = total + kernel(logs[start : start + part.parameters])
+        start += part.parameters
     return total
 
 

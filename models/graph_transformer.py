@@ -19,9 +19,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from domains.contract import Sample, TargetSpec
 from models.encoder import Batch, Embeddings, Encoder, EncoderConfig, Masked, join_ragged
+
+FORBIDDEN = -1e9
+"""Added to the score of a pair without a second atom: no softmax leaves anything of it."""
 
 
 class GraphTransformerConfig(EncoderConfig):
@@ -96,13 +100,26 @@ class GraphLayout:
         """[B, N, D] -> [T, D]"""
         return padded.reshape(self.graphs * self.width, -1).index_select(0, self.slot)
 
+    def pad_heads(self, packed: torch.Tensor) -> torch.Tensor:
+        """[T, k, H, d] -> [k, H * B, N, d], zero where there is no atom: as batched products take it."""
+        _, parts, heads, width = packed.shape
+        padded = packed.new_zeros(parts, heads, self.graphs * self.width, width)
+        padded = padded.index_copy(2, self.slot, packed.permute(1, 2, 0, 3))
+        return padded.view(parts, heads * self.graphs, self.width, width)
+
+    def pack_heads(self, padded: torch.Tensor) -> torch.Tensor:
+        """[H * B, N, d] -> [T, H * d]"""
+        width = padded.shape[-1]
+        packed = padded.view(-1, self.graphs * self.width, width).index_select(1, self.slot)
+        return packed.transpose(0, 1).reshape(len(self.slot), -1)
+
     def pairs(self, edges: torch.Tensor) -> torch.Tensor:
         """Edges [2, E] of packed atoms -> their index in a flattened [B, N, N]."""
         source, target = self.slot[edges[0]], self.slot[edges[1]]
         return source * self.width + target % self.width
 
 
-class GraphTransformerBlock(nn.Module):
+class GraphTransformerBlock(GradientCheckpointingLayer):
     """x + messages + attention, then x + feed-forward; normalised before each (pre-norm)."""
 
     def __init__(self, config: GraphTransformerConfig) -> None:
@@ -140,10 +157,12 @@ class GraphTransformerBlock(nn.Module):
 
     def attention(self, atoms: torch.Tensor, layout: GraphLayout, bias: torch.Tensor) -> torch.Tensor:
         """Multi-head attention over all atoms of a molecule, biased per pair and head."""
-        padded = layout.pad(self.query_key_value(atoms))
-        query, key, value = padded.view(layout.graphs, layout.width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        return self.attention_output(layout.pack(mixed.transpose(1, 2)))
+        heads = self.query_key_value(atoms).view(len(atoms), 3, self.heads, -1)
+        query, key, value = layout.pad_heads(heads)
+        # Not torch's own attention, which takes a slower way on the CPU where the bias learns.
+        scale = query.shape[-1] ** -0.5
+        scores = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=scale)
+        return self.attention_output(layout.pack_heads(torch.softmax(scores, -1) @ value))
 
 
 class PairBias(nn.Module):
@@ -161,34 +180,41 @@ class PairBias(nn.Module):
     def forward(
         self, layout: GraphLayout, edges: torch.Tensor, bond_codes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the bias [B, H, N, N] and each atom's return probabilities [T, K]."""
+        """Returns the bias [H * B, N, N] and each atom's return probabilities [T, K]."""
         pair = layout.pairs(edges)
         with torch.no_grad():
-            walks, distance = self.random_walks(layout, pair)
-        # Heads come first and pairs last: one product for all walks, and attention takes it as it lies.
-        bias = self.walks.weight @ walks.flatten(1)
-        bias = bias + self.distance(distance.flatten()).t()
+            features = self.pair_features(layout, pair)
+        walks, distance = self.walks.weight, self.distance.weight.t()
+        weight = torch.cat([walks, distance, torch.full_like(walks[:, :1], FORBIDDEN)], 1)
+        # Heads come first and pairs last: one product makes all biases, as attention takes them.
+        bias = weight @ features.flatten(1)
         bias = bias.index_add(1, pair, self.bond(bond_codes).t().to(bias.dtype))
-        bias = bias.view(-1, layout.graphs, layout.width, layout.width).transpose(0, 1)
-        bias = bias.masked_fill(~layout.mask[:, None, None, :], torch.finfo(bias.dtype).min)
-        returns = layout.pack(torch.diagonal(walks, dim1=2, dim2=3).permute(1, 2, 0))
-        return bias, returns
+        diagonal = torch.diagonal(features[: self.walk_length], dim1=2, dim2=3)
+        return bias.view(-1, layout.width, layout.width), layout.pack(diagonal.permute(1, 2, 0))
 
-    def random_walks(self, layout: GraphLayout, pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities [K, B, N, N] of the walks of 1..K steps, and distances int64 [B, N, N]."""
-        adjacency = torch.zeros(
-            layout.graphs * layout.width * layout.width, dtype=self.walks.weight.dtype, device=pair.device
-        )
-        adjacency = adjacency.index_fill(0, pair, 1.0).view(layout.graphs, layout.width, layout.width)
+    def pair_features(self, layout: GraphLayout, pair: torch.Tensor) -> torch.Tensor:
+        """What is known of each pair, [K + (K + 2) + 1, B, N, N].
+
+        The probabilities of walks of 1..K steps, the distance one-hot (0..K, and one more for anything
+        farther), and whether the second atom is none.
+        """
+        steps, width = self.walk_length, layout.width
+        shape = (2 * steps + 3, layout.graphs, width, width)
+        features = torch.zeros(shape, dtype=self.walks.weight.dtype, device=pair.device)
+        adjacency = torch.zeros_like(features[0]).flatten().index_fill(0, pair, 1.0).view(shape[1:])
         step = adjacency / adjacency.sum(-1, keepdim=True).clamp(min=1)
-        distance = torch.full(adjacency.shape, self.walk_length + 1, dtype=torch.long, device=pair.device)
-        walk, powers = step, []
-        for length in range(1, self.walk_length + 1):
-            powers.append(walk)
-            distance = torch.where((walk > 0) & (distance > length), length, distance)
+        near = torch.eye(width, dtype=torch.bool, device=pair.device).repeat(layout.graphs, 1, 1)
+        features[steps] = near
+        walk = step
+        for length in range(1, steps + 1):
+            features[length - 1] = walk
+            reached = (walk > 0) & ~near
+            features[steps + length] = reached
+            near |= reached
             walk = torch.bmm(walk, step)
-        torch.diagonal(distance, dim1=1, dim2=2).zero_()
-        return torch.stack(powers), distance
+        features[2 * steps + 1] = ~near
+        features[2 * steps + 2] = ~layout.mask[:, None, :]
+        return features
 
 
 class GraphTransformer(Encoder):
@@ -197,6 +223,7 @@ class GraphTransformer(Encoder):
     config_class = GraphTransformerConfig
     config: GraphTransformerConfig
     base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
     presets: ClassVar = {
         "tiny": {
             "hidden_size": 128,

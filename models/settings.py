@@ -108,3 +108,11 @@ class TrainingSettings(BaseModel):
         Literal["auto", "fp32", "bf16"],
         Field(description="Arithmetic of the matrix products; auto takes bf16 on a GPU that has it"),
     ] = "auto"
+    compile: Annotated[
+        bool,
+        Field(description="Compile the model with torch.compile: pays on a GPU and for many steps"),
+    ] = False
+    gradient_checkpointing: Annotated[
+        bool,
+        Field(description="Compute layers again on the way back: less memory, about a third more time"),
+    ] = False

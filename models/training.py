@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from domains.contract import GroundworkError
@@ -205,6 +205,22 @@ def _stoppable() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Where ``wanted``, let the encoder keep no activations within its layers (Chen et al. 2016).
+
+    The Trainer's own option reaches only a model that is one of transformers', not one within another.
+    """
+    encoders = [part for part in model.modules() if isinstance(part, PreTrainedModel)] if wanted else []
+    for encoder in encoders:
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            encoder.activation_checkpointing_disable()
+
+
 def train(
     model: nn.Module,
     training: Sequence[Any],
@@ -247,6 +263,7 @@ def train(
         max_grad_norm=1.0,
         seed=settings.seed,
         bf16=bf16,
+        torch_compile=settings.compile,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
@@ -267,7 +284,7 @@ def train(
             shutil.rmtree(old, ignore_errors=True)
     else:
         _find_best_again(checkpoint)
-    with _stoppable() as stop:
+    with _stoppable() as stop, _checkpointed(model, settings.gradient_checkpointing):
         listener = _Listener(report, stop)
         trainer = _BucketingTrainer(
             model,

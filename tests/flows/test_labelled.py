@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domains.contract import GroundworkError, SplitSpec, load_domain
+from domains.contract import GroundworkError, load_domain
 from domains.splits import CannotExtend
 from domains.store import build
-from flows.labelled import LabelledData, choose_targets, chosen_method, describe_task, label
+from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
 from flows.settings import TaskSettings, settings_class
 
 MOLECULES = load_domain("molecules")
@@ -39,8 +39,8 @@ class Assay:
         settings, spec = made.part(TaskSettings), MOLECULES.encoding()
         source = MOLECULES.open(path, spec)
         names = choose_targets(source, settings)
+        split = chosen_split(MOLECULES, source, settings, made.model_dump()["split"], 0)
         store = build("molecules", source, spec, self.folder / "stores", keep=names)
-        split = SplitSpec(method=chosen_method(MOLECULES, source, made.model_dump()["split"]), seed=0)
         task = describe_task(MOLECULES, source, store, settings, names, split)
         return label(MOLECULES, source, store, spec, task, known)
 

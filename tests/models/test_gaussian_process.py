@@ -28,7 +28,7 @@ from small_models import (
 
 from domains.contract import Sample, Target, TargetSpec
 from models.encoder import sample_targets
-from models.gaussian_process import GaussianProcess, Part, extended, fit
+from models.gaussian_process import GaussianProcess, Part, extended, fit, sum_of_kernels
 from models.predictor import Predictor
 
 NUMBERS = (TargetSpec("numbers", "sample", "reals", 2),)
@@ -99,12 +99,12 @@ def test_what_is_left_out_is_answered_from_the_others(wave: tuple[list[Sample], 
     samples, labels = wave[0][:15], wave[1][:15]
     process = fit([VALUE], NUMBERS, None, samples, labels, collate, seed=0)
     scaled = torch.from_numpy((labels - labels.mean()) / labels.std())
-    left_out = process.solve(0, np.arange(15), scaled)
+    everyone = np.arange(15)
+    left_out = process.left_out(0, everyone, scaled, process.solve(0, everyone, scaled))
     others = np.arange(1, 15)
     process.solve(0, others, scaled[1:])
     process.get_buffer("solved")[0] = 0  # the first is not among the others
-    alone = (process(collate(samples[:1])).double() - labels.mean()) / labels.std()
-    assert float(left_out[0, 0]) == pytest.approx(float(alone), abs=1e-4)
+    assert float(left_out[0, 0]) == pytest.approx(float(process(collate(samples[:1]))), abs=1e-4)
 
 
 def test_likeness_of_bits_is_rdkits(molecules: list[str]) -> None:
@@ -187,7 +187,15 @@ def test_many_targets_share_kernels_and_keep_fewer_rows(wave: Any, monkeypatch: 
     torch.testing.assert_close(logs[2], logs[:2].mean(0))
     torch.testing.assert_close(logs[3], logs[2])
     assert not torch.allclose(logs[0], logs[1])
+    kernels_made: list[torch.Tensor] = []
+
+    def counted(parts: Any, kernels: Any, parameters: torch.Tensor) -> torch.Tensor:
+        kernels_made.append(parameters)
+        return sum_of_kernels(parts, kernels, parameters)
+
+    monkeypatch.setattr("models.gaussian_process.sum_of_kernels", counted)
     answered = process(collate(samples)).numpy()
+    assert len(kernels_made) == 3
     assert np.corrcoef(answered[:, 0], labels[:, 0])[0, 1] > 0.95
     assert np.corrcoef(answered[:, 3], 3 * labels[:, 0])[0, 1] > 0.8
     assert answered[:, 3].mean() == pytest.approx(5, abs=1)

@@ -19,6 +19,7 @@ from training_run import signal_at, train_small_model
 
 from domains.contract import GroundworkError
 from models.checkpoints import checkpoint_step, last_checkpoint
+from models.graph_transformer import GraphTransformerBlock
 from models.progress import Interrupted, Progress
 from models.settings import TrainingSettings
 from models.training import train
@@ -77,6 +78,43 @@ def test_it_learns_and_reports(tmp_path: Path) -> None:
     assert len(losses) == 20
     assert losses[-1] < 0.1 * losses[0]
     assert result.best_loss == pytest.approx(min(losses))
+
+
+def test_gradient_checkpointing_changes_nothing_but_the_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = 0
+
+    def counted(*arguments: Any, **named: Any) -> torch.Tensor:
+        nonlocal computed
+        computed += 1
+        return attend(*arguments, **named)
+
+    attend = GraphTransformerBlock.attention
+    monkeypatch.setattr(GraphTransformerBlock, "attention", counted)
+    model = train_small_model(tmp_path / "plain", print)
+    once, computed = computed, 0
+    again = train_small_model(tmp_path / "again", print, gradient_checkpointing=True)
+    assert computed > 1.3 * once
+    for name, weights in model.state_dict().items():
+        torch.testing.assert_close(weights, again.state_dict()[name], atol=1e-6, rtol=1e-5)
+    assert not any(getattr(part, "gradient_checkpointing", False) for part in again.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_compiled_model_learns_the_same_and_is_saved_under_the_same_names(tmp_path: Path) -> None:
+    plain, _ = fit(tmp_path / "plain")
+    compiled, _ = fit(tmp_path / "compiled", settings=SETTINGS.model_copy(update={"compile": True}))
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    for name, weights in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], weights, atol=1e-5, rtol=1e-5)
+    resumed, _ = fit(
+        tmp_path / "compiled",
+        settings=SETTINGS.model_copy(update={"compile": True, "epochs": 4}),
+        resume=True,
+    )
+    assert resumed.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_the_seed_decides_everything(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ SMILES = [
 SETTINGS = TrainingSettings(epochs=4, batch_size=8, learning_rate=5e-3, seed=3)
 
 
-def train_small_model(folder: Path, report: Callable[[Progress], None], *, resume: bool = False) -> TaskModel:
+def train_small_model(
+    folder: Path, report: Callable[[Progress], None], *, resume: bool = False, **changes: Any
+) -> TaskModel:
     """Train a model with dropout: on one thread it is bit by bit the same wherever it runs."""
     model = task_model(LOGP)
     samples = samples_of(SMILES)
@@ -44,7 +46,7 @@ def train_small_model(folder: Path, report: Callable[[Progress], None], *, resum
     items = list(zip(samples, labels, strict=True))
     train(
         model, items, items[:16], collate=collate, lengths=[len(s["atoms"]) for s in samples],
-        settings=SETTINGS, folder=folder, resume=resume, report=report,
+        settings=SETTINGS.model_copy(update=changes), folder=folder, resume=resume, report=report,
     )  # fmt: skip
     return model
 
