@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from benchmarks.ledger import RESULTS, ROOT, arguments, code_digest, measured
 from benchmarks.peers import CHEMPROP, chemprop_predictions
 from domains.contract import GroundworkError
 from domains.tables import digest_of_file
+from domains.workers import in_workers, usable_processors
 from flows.home import Home
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 FLOORS = {"ecfp_forest": "ECFP4 + random forest", "descriptors_forest": "descriptors + random forest"}
 PEER = "chemprop"
+COMPARED = ("ours", "from_scratch")
+"""On few labels."""
 HIGHER_IS_BETTER = {"auroc": True, "rmse": False}
 CERTAIN = 1.96
 """Standard errors on either side of a mean: 95% of a normal distribution."""
@@ -86,25 +91,33 @@ def deciding_code() -> dict[str, list[str]]:
 
 def main() -> None:
     options = _options()
+    # Before torch is imported: the processes that train share the processors.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_processors() // options.workers)))
     with TemporaryDirectory() as scratch:
-        home = Home(Path(options.state or scratch).resolve()).create()
-        # Before MLflow and torch are imported, which read it once; and never a server that happens to run.
-        os.environ.update(home.environment())
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        from benchmarks.finetunings import FineTunings
-        from flows.tracking import connect
-
-        for talkative in ("mlflow", "alembic"):  # of tables and signatures; what fails is raised as well
-            logging.getLogger(talkative).setLevel(logging.CRITICAL)
-        connect(home)
-        foundation = foundation_digest()
-        if foundation == "none":
+        cells = _cells(scratch, options.state, options.data, options.again)
+        if cells.foundation == "none":
             print("there is no foundation: ours is from scratch, and the probe blind", file=sys.stderr)
-        cells = Cells(FineTunings(home), Path(options.data), foundation, options.again)
         try:
-            print(json.dumps(_curves(cells, options) if options.curve else _table(cells, options)))
+            shared = Shared(cells, scratch, options)
+            print(json.dumps(_curves(shared, options) if options.curve else _table(shared, options)))
         except GroundworkError as error:
             raise SystemExit(str(error)) from error
+
+
+@cache
+def _cells(scratch: str, state: str | None, data: str, again: bool) -> Cells:
+    """The cells as this process measures them, in a state folder of its own unless one is named."""
+    home = Home(Path(state).resolve() if state else Path(scratch, str(os.getpid()))).create()
+    # Before MLflow and torch are imported, which read it once; and never a server that happens to run.
+    os.environ.update(home.environment())
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    from benchmarks.finetunings import FineTunings
+    from flows.tracking import connect
+
+    for talkative in ("mlflow", "alembic"):  # of tables and signatures; what fails is raised as well
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)
+    connect(home)
+    return Cells(FineTunings(home), Path(data), foundation_digest(), again)
 
 
 def _options() -> argparse.Namespace:
@@ -119,11 +132,25 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--state", help="a state folder, whose champion is the foundation; default: a scratch one"
     )
+    parser.add_argument(
+        "--workers", type=int, default=usable_processors(), help="processes; default: one for each processor"
+    )
     options = parser.parse_args()
     options.models = options.models or [*OPTIONS, *FLOORS]
     if options.chemprop and PEER not in options.models:
         options.models.append(PEER)
     return options
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model on a set, on all rows or on a draw of so many labels."""
+
+    set: str
+    model: str
+    seed: int
+    """Of the draw as well."""
+    labels: int | None = None
 
 
 class Cells:
@@ -242,6 +269,37 @@ class Cells:
         return line
 
 
+class Shared:
+    """Has cells measured by several processes, and then finds them in the ledger."""
+
+    def __init__(self, cells: Cells, scratch: str, options: argparse.Namespace) -> None:
+        self.cells = cells
+        self._known = (scratch, options.state, options.data, options.again)
+        self._workers = options.workers
+
+    def measure(self, jobs: Iterable[Sequence[Cell]]) -> None:
+        """Measure cells; those of one job by one process, where the later ones use what the first one ran."""
+        for _ in in_workers(self._workers, _measure, ((*self._known, job) for job in jobs)):
+            pass
+        self.cells.again = False
+
+    def find(self, cell: Cell) -> Line:
+        """A cell that has been measured."""
+        return _of(self.cells, cell)
+
+
+def _measure(scratch: str, state: str | None, data: str, again: bool, job: Sequence[Cell]) -> None:
+    for cell in job:
+        _of(_cells(scratch, state, data, again), cell)
+
+
+def _of(cells: Cells, cell: Cell) -> Line:
+    data = cells.open(cell.set)
+    if cell.labels is None:
+        return cells.plain(data, cell.model, cell.seed)
+    return cells.few(data, cell.model, cell.labels, cell.seed)
+
+
 def _figures(tuned: FineTuned, floor: str = "") -> Line:
     from benchmarks.finetunings import figures, training_labels
 
@@ -273,16 +331,31 @@ def accelerator() -> str:
 # ------------------------------------------------------------------------------------------------ tables
 
 
-def _table(cells: Cells, options: argparse.Namespace) -> dict[str, Any]:
+def _table(shared: Shared, options: argparse.Namespace) -> dict[str, Any]:
     seeds = range(options.seed, options.seed + options.seeds)
-    found: dict[str, dict[str, list[Line]]] = {}
-    for name in options.sets or SETS:
-        data = cells.open(name)
-        found[name] = {
-            model: [cells.plain(data, model, seed) for seed in seeds]
-            for model in sorted(options.models, key=lambda model: model in FLOORS)  # floors come with others
-        }
+    sets = options.sets or SETS
+    _measure_plain(shared, sets, options.models, seeds)
+    if PEER in options.models:  # it asks for the split of a floor
+        shared.measure([[Cell(name, PEER, seed)] for name in sets for seed in seeds])
+    found = {
+        name: {model: [shared.find(Cell(name, model, seed)) for seed in seeds] for model in options.models}
+        for name in sets
+    }
     return {"benchmark": NAME, "split": "scaffold 80/10/10", "seeds": options.seeds, **summary(found)}
+
+
+def _measure_plain(shared: Shared, sets: Sequence[str], models: Sequence[str], seeds: Iterable[int]) -> None:
+    """Measure models on all rows: the largest sets first, so that no process is left alone with one."""
+    ordered = sorted(sets, key=lambda name: -shared.cells.open(name).path.stat().st_size)
+    floors = [model for model in FLOORS if model in models]
+    tuned = [[model] for model in models if model in OPTIONS] or [[]]
+    tuned[0] += floors  # which come with any fine-tuning
+    shared.measure(
+        [Cell(name, model, seed) for model in together]
+        for name in ordered
+        for seed in seeds
+        for together in tuned
+    )
 
 
 def summary(found: Mapping[str, Mapping[str, Sequence[Line]]]) -> dict[str, Any]:
@@ -353,21 +426,21 @@ def _is_ahead(entry: Mapping[str, Any], model: str, other: str) -> bool:
 # ------------------------------------------------------------------------------------------------ curves
 
 
-def _curves(cells: Cells, options: argparse.Namespace) -> dict[str, Any]:
+def _curves(shared: Shared, options: argparse.Namespace) -> dict[str, Any]:
+    seeds, sets = range(options.seed, options.seed + options.seeds), options.sets or CURVE_SETS
+    _measure_plain(shared, sets, (*COMPARED, "ecfp_forest"), seeds)  # it knows the split
+    draws = [(name, size, draw) for name in sets for size in CURVE_SIZES for draw in range(draws_of(size))]
+    shared.measure([[Cell(name, it, draw, size) for it in COMPARED] for name, size, draw in draws])
     curves = {}
-    for name in options.sets or CURVE_SETS:
-        data = cells.open(name)
+    for name in sets:
         few = {
             size: {
-                model: [cells.few(data, model, size, draw) for draw in range(draws_of(size))]
-                for model in ("ours", "from_scratch")
+                model: [shared.find(Cell(name, model, draw, size)) for draw in range(draws_of(size))]
+                for model in COMPARED
             }
             for size in CURVE_SIZES
         }
-        seeds = range(options.seed, options.seed + options.seeds)
-        whole = {
-            model: [cells.plain(data, model, seed) for seed in seeds] for model in ("ours", "from_scratch")
-        }
+        whole = {model: [shared.find(Cell(name, model, seed)) for seed in seeds] for model in COMPARED}
         every = int(whole["ours"][0]["training_labels"])
         curves[name] = curve_of({**few, every: whole}, HIGHER_IS_BETTER[whole["ours"][0]["metric"]])
     return {"benchmark": f"{NAME} --curve", "sets": curves}

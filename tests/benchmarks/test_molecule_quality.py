@@ -294,6 +294,35 @@ def test_few_labels_are_given_as_a_file_with_sides(cells: Callable[..., Cells], 
     assert len(tunings.asked) == asked + 2  # the rows and the fine-tuning
 
 
+class Asked:
+    """Stands for the processes that cells are shared among."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+        self.jobs: list[list[tuple[str, str, int]]] = []
+
+    def measure(self, jobs: Any) -> None:
+        self.jobs += [[(cell.set, cell.model, cell.seed) for cell in job] for job in jobs]
+
+
+def test_large_sets_come_first_and_floors_with_a_fine_tuning(
+    cells: Callable[..., Cells], tmp_path: Path
+) -> None:
+    (tmp_path / "esol.csv").write_text("smiles,y\nC,1\n")
+    (tmp_path / "tox.csv").write_text("smiles,y\nC,1\nCC,2\n")
+    asked: Any = Asked(cells())
+    molecule_quality._measure_plain(asked, ["esol", "tox"], ["ours", "probe", "ecfp_forest"], range(2))
+    assert asked.jobs == [
+        [("tox", "ours", 0), ("tox", "ecfp_forest", 0)], [("tox", "probe", 0)],
+        [("tox", "ours", 1), ("tox", "ecfp_forest", 1)], [("tox", "probe", 1)],
+        [("esol", "ours", 0), ("esol", "ecfp_forest", 0)], [("esol", "probe", 0)],
+        [("esol", "ours", 1), ("esol", "ecfp_forest", 1)], [("esol", "probe", 1)],
+    ]  # fmt: skip
+    alone: Any = Asked(cells())
+    molecule_quality._measure_plain(alone, ["esol"], ["ecfp_forest"], range(1))
+    assert alone.jobs == [[("esol", "ecfp_forest", 0)]]
+
+
 # ------------------------------------------------------------------------------------------------- peers
 
 
