@@ -14,8 +14,9 @@ from typing import IO
 from domains.contract import GroundworkError
 from domains.geospatial.geotiffs import check_vrt
 from domains.geospatial.images import IMAGE_FORMATS, SmallImage
-from domains.geospatial.opened import member_path, open_archive, open_raster
+from domains.geospatial.opened import ARCHIVE_END, member_path, open_archive, open_raster
 from domains.geospatial.rasters import explained
+from domains.geospatial.stacks import STACK, stack_of
 
 MOST_FILES = 1_000_000
 LARGEST_UNPACKED = 1 << 38
@@ -94,8 +95,13 @@ def read_text(path: Path, name: str, largest: int) -> bytes | None:
 
 
 def digest_file(file: File, archive: Path | None) -> str:
-    """SHA-256 (hex) of the bytes of a file or of a member of ``archive``; of a VRT with what it names."""
+    """SHA-256 (hex) of a file or of a member of ``archive``; of a VRT and a stack with what they name."""
     digest = hashlib.sha256()
+    if file.path.startswith(STACK):
+        for path in stack_of(file.path).files:
+            member = File(path.partition(ARCHIVE_END)[2] if archive is not None else path, path)
+            digest.update(digest_file(member, archive).encode())
+        return digest.hexdigest()
     if file.suffix in IMAGE_FORMATS:
         with suppress(GroundworkError, OSError, SyntaxError, ValueError):  # told when its scene is opened
             image = open_raster(file.path)

@@ -19,10 +19,27 @@ DIGITAL_NUMBER = "digital number"
 
 LARGEST_GSD_RATIO = 1.5
 """Pixels that differ more than this in size show other things: 10 m and 20 m do, 28.5 m and 30 m do not."""
+TO_REFLECTANCE = 0.01
+"""A scale below this leads from stored integers to reflectance, whatever the sensor's usual unit."""
 SAME_WAVELENGTH = 0.5
 """Nanometres within which two centre wavelengths are one: what rounding in a file changes."""
 
-SensorName = Literal["auto", "sentinel-2", "landsat-8", "hls", "naip", "rgb", "sentinel-1", "simulated"]
+SensorName = Literal[
+    "auto",
+    "sentinel-2",
+    "landsat-5",
+    "landsat-7",
+    "landsat-8",
+    "landsat-9",
+    "hls",
+    "naip",
+    "rgb",
+    "sentinel-1",
+    "simulated",
+]
+
+
+Resampling = Literal["no", "nearest", "bilinear", "cubic"]
 
 
 class BandSpec(BaseModel):
@@ -80,6 +97,10 @@ class RasterEncoding(EncodingSpec):
         default="auto",
         description="Whose bands the files hold, where they do not tell; a bands.yaml beside them may, too.",
     )
+    resample: Resampling = Field(
+        default="no",
+        description="How bands of coarser pixels are brought to the finest of their product; no = refused.",
+    )
     bands: tuple[BandSpec, ...] = Field(default=(), json_schema_extra=FROM_DATA)
 
     @model_validator(mode="after")
@@ -87,6 +108,16 @@ class RasterEncoding(EncodingSpec):
         if self.chip % self.patch:
             raise ValueError(f"a chip of {self.chip} pixels cannot be cut into patches of {self.patch}")
         return self
+
+
+def in_ten_thousandths(scale: float, offset: float) -> tuple[float, float]:
+    """Scale and offset that lead to ``REFLECTANCE_10000``, where a file's own lead to reflectance itself.
+
+    Numbers stored as integers are scaled by less than ``TO_REFLECTANCE`` then; other scales stay.
+    """
+    if not 0 < scale < TO_REFLECTANCE:
+        return scale, offset
+    return float(f"{scale * 10_000:.12g}"), float(f"{offset * 10_000:.12g}")
 
 
 # ------------------------------------------------------------------------------------------ agreement

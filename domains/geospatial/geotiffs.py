@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio import Affine
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from domains.contract import GroundworkError
@@ -35,17 +39,31 @@ LARGEST_BLOCK = 1 << 30
 LARGEST_VRT = 1 << 20
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Pixels that a raster is brought to as it is read."""
+
+    crs: str
+    transform: tuple[float, ...]
+    height: int
+    width: int
+    method: str
+    """Of resampling, in GDAL's words."""
+
+
 class GeoTiff:
     """A raster behind GDAL, closed with ``close``; not for two threads at once."""
 
-    def __init__(self, path: str) -> None:
-        """Open a file, or a member of an archive as ``/vsizip/{archive}/member``."""
+    def __init__(self, path: str, grid: Grid | None = None) -> None:
+        """Open a file, or a member of an archive as ``/vsizip/{archive}/member``; on ``grid`` if not None."""
         suffix = Path(path).suffix.lower()
         if suffix == ".vrt":
             check_vrt(path)
         with rasterio.Env(), warnings.catch_warnings():  # Env: GDAL's warnings go to the log
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            self._dataset = rasterio.open(path, driver=DRIVERS[suffix])
+            self._file = self._dataset = rasterio.open(path, driver=DRIVERS[suffix])
+            if grid is not None:
+                self._dataset = _on_grid(self._file, grid)
             try:
                 self._indexes = [
                     index
@@ -60,7 +78,7 @@ class GeoTiff:
                 }
                 self._refuse_large_blocks()
             except Exception:
-                self._dataset.close()
+                self.close()
                 raise
 
     def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
@@ -85,6 +103,7 @@ class GeoTiff:
 
     def close(self) -> None:
         self._dataset.close()
+        self._file.close()
 
     def _read_header(self) -> Header:
         dataset = self._dataset
@@ -98,6 +117,7 @@ class GeoTiff:
             transform if is_placed else IDENTITY,
             is_simulated=dataset.tags().get("SIMULATED", "").lower() == "yes",
             has_control_points=not is_placed and bool(dataset.gcps[0] or dataset.rpcs),
+            block_row_bytes=_block_row_bytes(self._file),
         )
 
     def _channel(self, index: int) -> Channel:
@@ -129,6 +149,22 @@ class GeoTiff:
                     f"its blocks of {columns} × {rows} pixels are too large to read in parts: "
                     "write it in tiles with gdal_translate -co TILED=YES"
                 )
+
+
+def _block_row_bytes(file: DatasetReader) -> int:
+    lines = max((height for height, _ in file.block_shapes), default=1)
+    return lines * file.width * sum(np.dtype(dtype).itemsize for dtype in file.dtypes)
+
+
+def _on_grid(file: DatasetReader, grid: Grid) -> WarpedVRT:
+    return WarpedVRT(
+        file,
+        crs=grid.crs,
+        transform=Affine(*grid.transform),
+        height=grid.height,
+        width=grid.width,
+        resampling=Resampling[grid.method],
+    )
 
 
 def _nanometres(micrometres: str) -> float | None:

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from domains.contract import GroundworkError
-from domains.geospatial.bands import DECIBEL, REFLECTANCE, REFLECTANCE_10000, BandSpec
+from domains.geospatial.bands import (
+    DECIBEL,
+    REFLECTANCE,
+    REFLECTANCE_10000,
+    BandSpec,
+    in_ten_thousandths,
+)
 from domains.geospatial.declared import FILE_NAME, DeclaredBand, snippet
 from domains.geospatial.rasters import Channel, Header
 from domains.geospatial.sensors import SENSORS, by_layout, by_names, told_by
@@ -24,10 +30,10 @@ UNITS = {
     "reflectancex10000": REFLECTANCE_10000,
 }
 """Other ways to write a unit, without spaces and in lower case."""
+LARGEST_DRIFT = 0.05
+"""Relative difference between two wavelengths of one band as different sources state it."""
 SILENT_UNITS = ("", "1", "none", "unknown", "dn")
 """What files write where nobody thought of a unit."""
-TO_REFLECTANCE = 0.01
-"""A scale below this leads from stored integers to reflectance, whatever the sensor's usual unit."""
 
 
 class UnknownBands(GroundworkError):
@@ -101,7 +107,9 @@ def _of_sensor(channels: Sequence[Channel], sensor: str) -> tuple[BandSpec, ...]
         bands = by_names(sensor, names)
         odd = [name for name, band in zip(names, bands, strict=True) if band is None]
         if not odd:
-            return tuple(band for band in bands if band is not None)
+            found = tuple(band for band in bands if band is not None)
+            _refuse_other_wavelengths(channels, found, sensor)
+            return found
         if set(names) - set(COLOURS):
             raise GroundworkError(
                 f"the file calls its bands {_shown(names)}; bands of {sensor} are {', '.join(known.bands)}"
@@ -114,6 +122,17 @@ def _of_sensor(channels: Sequence[Channel], sensor: str) -> tuple[BandSpec, ...]
             f"{FILE_NAME} beside it, such as: {snippet(channels)}"
         )
     return bands
+
+
+def _refuse_other_wavelengths(channels: Sequence[Channel], bands: Sequence[BandSpec], sensor: str) -> None:
+    """Many sensors have a B5: a file that states its wavelengths tells whose it is."""
+    for channel, band in zip(channels, bands, strict=True):
+        stated, usual = channel.wavelength, band.wavelength
+        if stated and usual and abs(stated - usual) > LARGEST_DRIFT * usual:
+            raise GroundworkError(
+                f"the file says that {channel.description} lies at {stated:g} nm, and that of {sensor} lies "
+                f"at {usual:g} nm: leave out --sensor, or give the right one"
+            )
 
 
 def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
@@ -131,8 +150,9 @@ def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
     if len(told) == 1:
         return next(iter(told.values()))
     if len(told) > 1:
+        *first, last = told
         raise UnknownBands(
-            f"bands {_shown(names)} may be those of {' or '.join(told)}: say which with --sensor"
+            f"bands {_shown(names)} may be those of {', '.join(first)} or {last}: say which with --sensor"
         )
     if is_named and all(_unit(channel.unit) for channel in channels):
         return tuple(_self_described(channel) for channel in channels)
@@ -157,9 +177,8 @@ def _self_described(channel: Channel) -> BandSpec:
 def _completed(band: BandSpec, channel: Channel, gsd: float | None) -> BandSpec:
     """``band`` as this file stores it: its own unit, scale and offset go before the usual ones."""
     unit, scale, offset = _unit(channel.unit) or band.unit, channel.scale, channel.offset
-    if unit == band.unit == REFLECTANCE_10000 and not _unit(channel.unit) and 0 < scale < TO_REFLECTANCE:
-        # The tags lead to reflectance itself; one and the same number, said in the sensor's unit.
-        scale, offset = float(f"{scale * 10_000:.12g}"), float(f"{offset * 10_000:.12g}")
+    if unit == band.unit == REFLECTANCE_10000 and not _unit(channel.unit):
+        scale, offset = in_ten_thousandths(scale, offset)
     return band.model_copy(
         update={"unit": unit, "scale": scale, "offset": offset, "gsd": gsd, "nodata": channel.nodata}
     )

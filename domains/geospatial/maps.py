@@ -14,14 +14,16 @@ from rasterio.errors import NotGeoreferencedWarning
 from domains.contract import GroundworkError, Sample, Source, Target, WrittenMap
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.blending import RowBlend, tile_starts
+from domains.geospatial.cubes import CUBE
 from domains.geospatial.geotiffs import DRIVERS
 from domains.geospatial.map_file import Georeference, MapFile
 from domains.geospatial.map_layers import layers_of
-from domains.geospatial.opened import CUBE
+from domains.geospatial.opened import open_raster
 from domains.geospatial.quick_look import Composite, QuickLook, draw_quick_look
 from domains.geospatial.rasters import explained
 from domains.geospatial.reading import scene_of
 from domains.geospatial.scenes import Scene
+from domains.geospatial.stacks import STACK
 
 Predict = Callable[[Sequence[Sample]], np.ndarray]
 
@@ -140,9 +142,12 @@ def _survey(scene: Scene) -> tuple[Georeference, int]:
 
     With less, every block would be read and decoded again for each row of tiles that crosses it.
     """
+    with explained(scene.name):
+        needed = open_raster(scene.path).header.block_row_bytes
+    cache = min(max(LEAST_CACHE, 5 * needed // 4), MOST_CACHE)
     suffix = Path(scene.path).suffix.lower()
-    if suffix not in DRIVERS or scene.path.startswith(CUBE):
-        return Georeference(scene.height, scene.width, scene.crs, Affine(*scene.transform)), LEAST_CACHE
+    if suffix not in DRIVERS or scene.path.startswith((CUBE, STACK)):
+        return Georeference(scene.height, scene.width, scene.crs, Affine(*scene.transform)), cache
     with explained(scene.name), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(scene.path, driver=DRIVERS[suffix]) as opened:
@@ -155,9 +160,7 @@ def _survey(scene: Scene) -> tuple[Georeference, int]:
                 transform=opened.transform,
                 control_points=tuple(points),
             )
-            lines = max(height for height, _ in opened.block_shapes)
-            pixel = sum(np.dtype(dtype).itemsize for dtype in opened.dtypes)
-    return place, min(max(LEAST_CACHE, 5 * scene.width * lines * pixel // 4), MOST_CACHE)
+    return place, cache
 
 
 def _check_path(path: Path, scene: Scene) -> None:

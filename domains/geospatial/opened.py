@@ -16,6 +16,7 @@ from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, CubeStep
 from domains.geospatial.geotiffs import DRIVERS, GeoTiff
 from domains.geospatial.images import IMAGE_FORMATS, SmallImage, TooLarge
 from domains.geospatial.rasters import Raster
+from domains.geospatial.stacks import STACK, StackRaster, stack_of
 
 KEPT_OPEN = 16
 LARGEST_IMAGE_FILE = 1 << 26
@@ -68,9 +69,12 @@ def member_path(archive: Path, member: str) -> str:
 def open_raster(path: str) -> Raster:
     """The raster at ``path``, kept open for the next call of this thread; do not close it.
 
-    ``path`` is a file, a member of an archive as ``member_path`` names it, or ``cube:STEP:FILE``. Raises
-    what the libraries raise: wrap it in ``rasters.explained``.
+    ``path`` is a file, a member of an archive as ``member_path`` names it, ``cube:STEP:FILE``, or the
+    ``stacks.Stack.path`` of several. Raises what the libraries raise: wrap it in ``rasters.explained``.
     """
+    if path.startswith(STACK):
+        stack = stack_of(path)
+        return _rasters.get(path, file_of(stack.files[0]), lambda: StackRaster(stack))
     if path.startswith(CUBE):
         step, _, file = path.removeprefix(CUBE).partition(":")
         return _rasters.get(path, file, lambda: CubeStep(file, int(step)))
@@ -93,6 +97,11 @@ def open_raster(path: str) -> Raster:
         return GeoTiff(path)
 
     return _rasters.get(path, file, make)
+
+
+def file_of(path: str) -> str:
+    """The file on disk that holds what ``path`` names: itself, or the archive that it is a member of."""
+    return path.removeprefix(ARCHIVE).partition(ARCHIVE_END)[0] if path.startswith(ARCHIVE) else path
 
 
 def open_archive(path: str) -> zipfile.ZipFile:

@@ -56,6 +56,8 @@ class Header:
     """Whether the file says that a program made it up."""
     has_control_points: bool = False
     """Whether only ground control points or rational polynomials say where it lies."""
+    block_row_bytes: int = 0
+    """Of all bands, unpacked: what must be kept to read row by row and unpack nothing twice; 0 = unknown."""
 
     def __post_init__(self) -> None:
         if self.height * self.width > LARGEST_RASTER:

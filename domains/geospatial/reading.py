@@ -14,6 +14,7 @@ from domains.geospatial.archives import File, list_files, read_text
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
 from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
 from domains.geospatial.declared import Declared
+from domains.geospatial.deliveries import alone, gathered
 from domains.geospatial.inspection import Inspected, Inspector
 from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
@@ -61,10 +62,12 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
         raise GroundworkError(f"no file at {path}: check the path")
     is_many = path.is_dir() or path.suffix.lower() == ".zip"
     if is_many:
-        layout = recognise(list_files(path), path.name)
+        files, remarks = gathered(list_files(path), spec.resample)
+        layout = recognise(files, path.name)
         declared = _declared(path, layout.top)
     else:
-        layout, declared = _single(path)
+        remarks = ()
+        layout, declared = _single(path, spec.resample)
     inspector = Inspector(declared, spec, path if is_many and path.is_file() else None)
     found = inspector.inspect(layout, is_single=not is_many)
     bands, inspected = _compared(found.scenes, spec)
@@ -86,7 +89,7 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
         pixel_targets=(LABEL,) if layout.has_masks else (),
         classes={LABEL: found.classes} if found.classes else {},
         split=split,
-        remarks=(*layout.remarks, *found.remarks, *split_remarks),
+        remarks=(*remarks, *layout.remarks, *found.remarks, *split_remarks),
         simulated=found.is_simulated,
         map_suffix="" if is_many or len(inspected) != 1 else ".tif",
     )
@@ -111,7 +114,7 @@ def scene_of(source: Source) -> Scene:
 # ------------------------------------------------------------------------------------------- one file
 
 
-def _single(path: Path) -> tuple[Layout, Declared]:
+def _single(path: Path, resample: str) -> tuple[Layout, Declared]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         what = suffix or "a file without suffix"
@@ -122,7 +125,8 @@ def _single(path: Path) -> tuple[Layout, Declared]:
     folders = [path.parent, *([path.parent.parent] if path.parent.name == "images" else [])]
     texts = (read_text(folder, declaring.FILE_NAME, declaring.LARGEST) for folder in folders)
     text = next((text for text in texts if text is not None), b"")
-    return Layout((Entry(File(path.name, str(path))),), ""), declaring.parse(text)
+    file = File(path.name, str(path))
+    return Layout((Entry(alone(file, resample) or file),), ""), declaring.parse(text)
 
 
 def _declared(path: Path, top: str) -> Declared:

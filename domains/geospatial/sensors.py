@@ -50,6 +50,9 @@ SENTINEL_2 = _optical(
     B12=2202.4,
 )
 TRUE_COLOUR = _optical(DISPLAY_BYTE, TCI_R=664.6, TCI_G=559.8, TCI_B=492.4)
+# Landsat 5 TM and Landsat 7 ETM+ (Chander et al. 2009, Remote Sensing of Environment 113, 893).
+LANDSAT_5 = _optical(REFLECTANCE_10000, B1=485.0, B2=569.0, B3=660.0, B4=840.0, B5=1676.0, B7=2223.0)
+LANDSAT_7 = _optical(REFLECTANCE_10000, B1=483.0, B2=560.0, B3=662.0, B4=835.0, B5=1648.0, B7=2206.0)
 # Landsat 8 and 9 OLI (Barsi et al. 2014, Remote Sensing 6, 10232).
 LANDSAT_8 = _optical(
     REFLECTANCE_10000, B1=443.0, B2=482.0, B3=561.4, B4=654.6, B5=864.7, B6=1608.9, B7=2200.7
@@ -69,7 +72,10 @@ SIMULATED = ("B2", "B3", "B4", "B8", "B11", "B12")
 
 SENSORS: Mapping[str, Sensor] = {
     "sentinel-2": Sensor({**SENTINEL_2, **TRUE_COLOUR}, (L1C, L2A)),
+    "landsat-5": Sensor(LANDSAT_5, (tuple(LANDSAT_5),)),
+    "landsat-7": Sensor(LANDSAT_7, (tuple(LANDSAT_7),)),
     "landsat-8": Sensor(LANDSAT_8, (tuple(LANDSAT_8),)),
+    "landsat-9": Sensor(LANDSAT_8, (tuple(LANDSAT_8),)),
     "hls": Sensor(HLS, (tuple(HLS),)),
     "naip": Sensor(NAIP, (tuple(NAIP),), is_told_by_names=False),
     "rgb": Sensor(RGB, (tuple(RGB),)),

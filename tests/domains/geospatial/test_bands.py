@@ -150,7 +150,11 @@ def test_bands_are_identified(found: list[Channel], sensor: str, names: str) -> 
 @pytest.mark.parametrize(
     ("found", "sensor", "words"),
     [
-        (channels("B2 B3 B4"), "auto", "may be those of sentinel-2 or landsat-8: say which with --sensor"),
+        (
+            channels("B2 B3 B4"),
+            "auto",
+            "may be those of sentinel-2, landsat-5, landsat-7 or landsat-8: say which with --sensor",
+        ),
         (channels("- - - -"), "auto", "4 bands, no names, uint16; say --sensor"),
         (channels("- - -"), "auto", "such as: bands: [{name: band1, wavelength: ?, unit: ?}"),
         (channels("Gamma0_VV", "float32"), "auto", "1 band, Gamma0_VV, float32"),

@@ -1,0 +1,188 @@
+"""Scenes whose bands lie in files of their own, as agencies deliver them, read as one raster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from domains.contract import GroundworkError
+from domains.geospatial.bands import REFLECTANCE_10000, in_ten_thousandths
+from domains.geospatial.geotiffs import GeoTiff, Grid
+from domains.geospatial.products import QUALITY
+from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
+
+STACK = "stack:"
+"""How a stack is named as a path: ``stack:`` and its plan as JSON."""
+LARGEST_SHIFT = 0.1
+"""Pixels by which the corners of two members may lie apart."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file with one band. A value in ``unit`` = stored × scale + offset."""
+
+    path: str
+    band: str
+    wavelength: float | None
+    unit: str
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Which files make a scene."""
+
+    members: tuple[Member, ...]
+    quality: tuple[str, str] | None = None
+    """The file of a quality layer, and its name in ``products.QUALITY``."""
+    resample: str = "no"
+
+    @property
+    def path(self) -> str:
+        """What ``opened.open_raster`` opens."""
+        return STACK + json.dumps(asdict(self), separators=(",", ":"))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*(member.path for member in self.members), *([self.quality[0]] if self.quality else []))
+
+
+def stack_of(path: str) -> Stack:
+    """The stack that ``Stack.path`` names."""
+    told: dict[str, Any] = json.loads(path.removeprefix(STACK))
+    quality = told["quality"]
+    return Stack(
+        tuple(Member(**member) for member in told["members"]),
+        tuple(quality) if quality else None,
+        told["resample"],
+    )
+
+
+class StackRaster:
+    """An open stack on the grid of its finest members; not for two threads at once."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Raises GroundworkError for members that lie elsewhere, or are coarser where that is refused."""
+        self._members: list[GeoTiff] = []
+        self._quality: GeoTiff | None = None
+        self._hides = QUALITY[stack.quality[1]] if stack.quality else None
+        try:
+            headers = []
+            for member in stack.members:
+                with explained(_file_name(member.path)):
+                    self._members.append(GeoTiff(member.path))
+                    headers.append(_of_one_band(self._members[-1].header))
+            finest = max(headers, key=lambda header: header.height * header.width)
+            self._bring_to(finest, headers, stack)
+            if stack.quality:
+                self._quality = self._opened_quality(stack.quality[0], finest)
+            rasters = [*self._members, *([self._quality] if self._quality else [])]
+            self.header = replace(
+                finest,
+                block_row_bytes=sum(raster.header.block_row_bytes for raster in rasters),
+                channels=tuple(
+                    _described(member, raster.header.channels[0])
+                    for member, raster in zip(stack.members, self._members, strict=True)
+                ),
+            )
+        except Exception:
+            self.close()
+            raise
+
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+        parts = [self._members[channel].window([0], row, column, height, width)[0] for channel in channels]
+        stored = np.stack(parts)
+        if self._quality is not None and self._hides is not None:
+            layer = self._quality.window([0], row, column, height, width)[0]
+            hidden = self._hides(np.nan_to_num(layer)) | np.isnan(layer)
+            stored[:, hidden] = np.nan
+        return stored
+
+    def close(self) -> None:
+        for raster in (*self._members, *([self._quality] if self._quality else [])):
+            raster.close()
+
+    def _bring_to(self, finest: Header, headers: Sequence[Header], stack: Stack) -> None:
+        """Open anew, on the grid of ``finest``, the members that are coarser."""
+        coarse = [place for place, header in enumerate(headers) if not _same_size(header, finest)]
+        for header, member in zip(headers, stack.members, strict=True):
+            if fault := _elsewhere(header, finest):
+                raise GroundworkError(f"{member.band} {fault}")
+        if coarse and stack.resample == "no":
+            names = ", ".join(stack.members[place].band for place in coarse)
+            sizes = sorted({f"{headers[place].gsd:g}" for place in coarse if headers[place].gsd})
+            raise GroundworkError(
+                f"pixels of {' and '.join(sizes)} m in {names} beside others of {finest.gsd:g} m: say how "
+                "they are brought to these with --resample nearest, bilinear or cubic"
+            )
+        grid = Grid(finest.crs, finest.transform, finest.height, finest.width, stack.resample)
+        for place in coarse:
+            self._members[place].close()
+            self._members[place] = GeoTiff(stack.members[place].path, grid)
+
+    def _opened_quality(self, path: str, finest: Header) -> GeoTiff:
+        with explained(_file_name(path)):
+            opened = GeoTiff(path)
+            if _same_size(opened.header, finest):
+                return opened
+            fault = _elsewhere(opened.header, finest)
+            opened.close()
+            if fault:
+                raise GroundworkError(fault)
+            # Its numbers are names of things, which have no mean.
+            return GeoTiff(path, Grid(finest.crs, finest.transform, finest.height, finest.width, "nearest"))
+
+
+def _described(member: Member, channel: Channel) -> Channel:
+    """The channel as the product says; what the file says itself goes first."""
+    scale, offset = member.scale, member.offset
+    if (channel.scale, channel.offset) != (1.0, 0.0):
+        scale, offset = channel.scale, channel.offset
+        if member.unit == REFLECTANCE_10000:
+            scale, offset = in_ten_thousandths(scale, offset)
+    return replace(
+        channel,
+        description=member.band,
+        unit=member.unit,
+        scale=scale,
+        offset=offset,
+        nodata=channel.nodata if channel.nodata is not None else member.nodata,
+        wavelength=member.wavelength,
+    )
+
+
+def _of_one_band(header: Header) -> Header:
+    if len(header.channels) != 1:
+        raise GroundworkError(f"{len(header.channels)} bands, where a file of this product holds one")
+    return header
+
+
+def _same_size(one: Header, other: Header) -> bool:
+    return (one.height, one.width) == (other.height, other.width)
+
+
+def _elsewhere(header: Header, finest: Header) -> str:
+    """Why a member does not cover the ground that the finest one covers; empty where it does."""
+    if header.crs != finest.crs and parsed_crs(header.crs) != parsed_crs(finest.crs):
+        return "lies in another system of coordinates than the finest band"
+    mine, theirs = _corners(header), _corners(finest)
+    a, b, _, d, e, _ = header.transform
+    shift = np.abs(np.linalg.solve(np.array([[a, b], [d, e]]), (mine - theirs).T)).max()
+    # Agencies cut tiles of 20 and 60 m from one grid, whose last pixels may reach beyond.
+    return "" if shift <= 1 - LARGEST_SHIFT else f"lies {shift:.3g} of its pixels beside the finest band"
+
+
+def _corners(header: Header) -> np.ndarray:
+    a, b, c, d, e, f = header.transform
+    ends = [(0, 0), (header.width, 0), (0, header.height), (header.width, header.height)]
+    return np.array([[a * x + b * y + c, d * x + e * y + f] for x, y in ends])
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
