@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -350,6 +350,28 @@ class WrittenMap:
     """PNG with a legend, at most about a thousand pixels wide."""
     shares: Mapping[str, float]
     """Share of the pixels with an answer by class; empty for a regression."""
+
+
+@runtime_checkable
+class OpensDocuments(Protocol):
+    """A domain that reads data at web addresses, and documents that list where data lie."""
+
+    documents: tuple[str, ...]
+    """Suffixes of such documents (``.json``)."""
+
+    def open_document(
+        self,
+        start: str,
+        spec: EncodingSpec,
+        hosts: Collection[str] | None,
+        input_column: str | None = None,
+    ) -> Source:
+        """Open what lies at ``start``, a web address or the path of a document; otherwise as ``Domain.open``.
+
+        Nothing is asked of any host but ``hosts`` (``name`` or ``name:port``; None is any), and no file is
+        read outside the folder of the document.
+        """
+        ...
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from domains.contract import Domain, EncodingSpec, GroundworkError, Source, digest_of
+from domains.contract import Domain, EncodingSpec, GroundworkError, OpensDocuments, Source, digest_of
 from flows.home import Home
 from flows.settings import LARGEST_PASTE, DataSettings
 
@@ -16,8 +16,9 @@ def open_source(
 ) -> Source:
     """Open the dataset that the settings name.
 
-    ``trusted`` settings come from the user's own shell and may name any file; others reach embedded
-    datasets, uploads, the inbox and the folders of ``GROUNDWORK_ROOTS`` only. Pasted rows
+    ``trusted`` settings come from the user's own shell and may name any file and address; others reach
+    embedded datasets, uploads, the inbox, the folders of ``GROUNDWORK_ROOTS`` and the hosts of
+    ``GROUNDWORK_HOSTS`` (with commas between them) only. Pasted rows
     go before a dataset, which a form may have filled in. Raises GroundworkError for a dataset that is not
     there, lies elsewhere or cannot be read.
     """
@@ -30,7 +31,17 @@ def open_source(
         )
     if settings.dataset in domain.embedded():
         return domain.embedded()[settings.dataset](encoding)
-    return domain.open(find_file(settings.dataset, home, trusted=trusted), encoding, column)
+    hosts = None if trusted else _hosts()
+    if settings.dataset.startswith(("http://", "https://")):
+        if not isinstance(domain, OpensDocuments):
+            raise GroundworkError(
+                f"{domain.noun}s are not read from web addresses: download the file, then name it"
+            )
+        return domain.open_document(settings.dataset, encoding, hosts, column)
+    file = find_file(settings.dataset, home, trusted=trusted)
+    if isinstance(domain, OpensDocuments) and file.suffix.lower() in domain.documents:
+        return domain.open_document(str(file), encoding, hosts, column)
+    return domain.open(file, encoding, column)
 
 
 def find_file(name: str, home: Home, *, trusted: bool) -> Path:
@@ -57,6 +68,11 @@ def find_file(name: str, home: Home, *, trusted: bool) -> Path:
 def _roots(home: Home) -> list[Path]:
     declared = os.environ.get("GROUNDWORK_ROOTS", "")
     return [home.datasets, home.inbox, *(Path(root) for root in declared.split(os.pathsep) if root)]
+
+
+def _hosts() -> frozenset[str]:
+    declared = os.environ.get("GROUNDWORK_HOSTS", "").split(",")
+    return frozenset(host.strip().lower() for host in declared if host.strip())
 
 
 def _candidates(path: Path, roots: list[Path]) -> Iterator[Path]:

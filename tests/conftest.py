@@ -19,7 +19,13 @@ from flows.home import PRIVACY, THREADS, Home
 # Before torch, MLflow or Prefect are imported: each reads its part once. Nothing of the user's own
 # installation may be seen or changed.
 os.environ.update({**PRIVACY, **THREADS})
-for name in ("GROUNDWORK_HOME", "GROUNDWORK_ROOTS", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+for name in (
+    "GROUNDWORK_HOME",
+    "GROUNDWORK_ROOTS",
+    "GROUNDWORK_HOSTS",
+    "MLFLOW_TRACKING_URI",
+    "PREFECT_API_URL",
+):
     os.environ.pop(name, None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +43,7 @@ class Geospatial:
     tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression")
     shard_rows = 256
     formats: Mapping[str, str] = archives.FORMATS
+    documents = (".json", ".geojson")
 
     def example(self, spec: EncodingSpec) -> tuple[str, ...]:
         return chips.example(cast(RasterEncoding, spec))
@@ -52,6 +53,16 @@ class Geospatial:
 
     def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
         return reading.open_source(path, cast(RasterEncoding, spec), input_column)
+
+    def open_document(
+        self,
+        start: str,
+        spec: EncodingSpec,
+        hosts: Collection[str] | None,
+        input_column: str | None = None,
+    ) -> Source:
+        """A GeoTIFF at an address, or a STAC document; see ``domains.contract.OpensDocuments``."""
+        return reading.open_document(start, cast(RasterEncoding, spec), hosts, input_column)
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
         return chips.read(row, cast(RasterEncoding, spec))

@@ -16,6 +16,7 @@ from domains.geospatial.geotiffs import check_vrt
 from domains.geospatial.images import IMAGE_FORMATS, SmallImage
 from domains.geospatial.opened import ARCHIVE_END, member_path, open_archive, open_raster
 from domains.geospatial.rasters import explained
+from domains.geospatial.remote import is_url, locate
 from domains.geospatial.stacks import STACK, stack_of
 
 MOST_FILES = 1_000_000
@@ -97,6 +98,8 @@ def read_text(path: Path, name: str, largest: int) -> bytes | None:
 def digest_file(file: File, archive: Path | None) -> str:
     """SHA-256 (hex) of a file or of a member of ``archive``; of a VRT and a stack with what they name."""
     digest = hashlib.sha256()
+    if is_url(file.path):
+        return locate(file.path, None).version  # whoever opened it has seen to its host
     if file.path.startswith(STACK):
         for path in stack_of(file.path).files:
             member = File(path.partition(ARCHIVE_END)[2] if archive is not None else path, path)

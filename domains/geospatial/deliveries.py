@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from domains.geospatial.archives import File
-from domains.geospatial.bands import DIGITAL_NUMBER
+from domains.geospatial.bands import DIGITAL_NUMBER, RasterEncoding
 from domains.geospatial.products import BandFile, Product, band_file, product_of
 from domains.geospatial.sensors import SENSORS
-from domains.geospatial.stacks import Member, Stack
+from domains.geospatial.stacks import Member, stacked
 
 SHOWN = 3
 
 
-def gathered(files: Sequence[File], resample: str) -> tuple[list[File], tuple[str, ...]]:
+def gathered(files: Sequence[File], spec: RasterEncoding) -> tuple[list[File], tuple[str, ...]]:
     """``files`` with those of a product in the place of its bands, and remarks on what is left out.
 
     What lies beside the bands of a product (pictures of it, aerosols, masks of the optics) is left out; of a
@@ -41,11 +41,8 @@ def gathered(files: Sequence[File], resample: str) -> tuple[list[File], tuple[st
             continue
         product = known[folder, name]
         quality = [(file.path, said.quality) for file, said in found if said.quality]
-        stack = Stack(
-            tuple(_member(file, band, product) for band, file in bands),
-            min(quality) if quality else None,
-            resample,
-        )
+        members = [_member(file, band, product) for band, file in bands]
+        stack = stacked(members, min(quality) if quality else None, spec)
         scenes.append(File(f"{folder}{name}", stack.path))
         aside += [file.name for file, said in found if not said.band and not said.quality]
     remarks = []
@@ -58,13 +55,13 @@ def gathered(files: Sequence[File], resample: str) -> tuple[list[File], tuple[st
     return sorted([*others, *scenes], key=lambda file: file.name), tuple(remarks)
 
 
-def alone(file: File, resample: str) -> File | None:
+def alone(file: File, spec: RasterEncoding) -> File | None:
     """A file that holds one band of a product, as the scene of that band; None where it is none."""
     product = product_of(file.path)
     said = band_file(PurePosixPath(file.name).name, product) if product else BandFile()
     if product is None or not said.band:
         return None
-    return File(file.name, Stack((_member(file, said.band, product),), None, resample).path)
+    return File(file.name, stacked([_member(file, said.band, product)], None, spec).path)
 
 
 def _folder_of(file: File, product: Product) -> str:

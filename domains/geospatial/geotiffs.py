@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from rasterio import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
@@ -19,6 +20,7 @@ from rasterio.windows import Window
 
 from domains.contract import GroundworkError
 from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats
+from domains.geospatial.remote import GDAL_OPTIONS, is_url, suffix_of
 
 DRIVERS = {
     ".tif": "GTiff",
@@ -55,11 +57,16 @@ class GeoTiff:
     """A raster behind GDAL, closed with ``close``; not for two threads at once."""
 
     def __init__(self, path: str, grid: Grid | None = None) -> None:
-        """Open a file, or a member of an archive as ``/vsizip/{archive}/member``; on ``grid`` if not None."""
-        suffix = Path(path).suffix.lower()
+        """Open a file, an address, or a member of an archive as ``/vsizip/{archive}/member``.
+
+        Its pixels are brought to ``grid`` unless that is None.
+        """
+        suffix = suffix_of(path)
         if suffix == ".vrt":
             check_vrt(path)
-        with rasterio.Env(), warnings.catch_warnings():  # Env: GDAL's warnings go to the log
+        self._options = GDAL_OPTIONS if is_url(path) else {}
+        # Within an Env, GDAL's warnings go to the log.
+        with rasterio.Env(**self._options), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             self._file = self._dataset = rasterio.open(path, driver=DRIVERS[suffix])
             if grid is not None:
@@ -82,8 +89,13 @@ class GeoTiff:
                 raise
 
     def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+        if self._options:
+            with rasterio.Env(**self._options):
+                return self._window(channels, Window(column, row, width, height))
+        return self._window(channels, Window(column, row, width, height))
+
+    def _window(self, channels: Sequence[int], window: Window) -> np.ndarray:
         indexes = [self._indexes[channel] for channel in channels]
-        window = Window(column, row, width, height)
         floats = as_floats(self._dataset.read(indexes, window=window))
         floats[~np.isfinite(floats)] = np.nan
         masked = [place for place, index in enumerate(indexes) if index in self._masked]
@@ -100,6 +112,12 @@ class GeoTiff:
         except ValueError:
             return {}
         return {value: "#{:02x}{:02x}{:02x}".format(*colour[:3]) for value, colour in table.items()}
+
+    def place(self) -> tuple[str, tuple[float, ...], tuple[GroundControlPoint, ...]]:
+        """CRS (WKT, or empty), transform and control points as the file has them, whether used or not."""
+        points, crs_of_points = self._dataset.gcps
+        crs = crs_of_points if points else self._dataset.crs
+        return crs.to_wkt() if crs else "", tuple(self._dataset.transform)[:6], tuple(points)
 
     def close(self) -> None:
         self._dataset.close()

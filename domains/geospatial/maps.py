@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from rasterio import Affine
-from rasterio.errors import NotGeoreferencedWarning
 
 from domains.contract import GroundworkError, Sample, Source, Target, WrittenMap
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.blending import RowBlend, tile_starts
-from domains.geospatial.cubes import CUBE
-from domains.geospatial.geotiffs import DRIVERS
+from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.map_file import Georeference, MapFile
 from domains.geospatial.map_layers import layers_of
 from domains.geospatial.opened import open_raster
@@ -23,7 +20,6 @@ from domains.geospatial.quick_look import Composite, QuickLook, draw_quick_look
 from domains.geospatial.rasters import explained
 from domains.geospatial.reading import scene_of
 from domains.geospatial.scenes import Scene
-from domains.geospatial.stacks import STACK
 
 Predict = Callable[[Sequence[Sample]], np.ndarray]
 
@@ -143,23 +139,18 @@ def _survey(scene: Scene) -> tuple[Georeference, int]:
     With less, every block would be read and decoded again for each row of tiles that crosses it.
     """
     with explained(scene.name):
-        needed = open_raster(scene.path).header.block_row_bytes
-    cache = min(max(LEAST_CACHE, 5 * needed // 4), MOST_CACHE)
-    suffix = Path(scene.path).suffix.lower()
-    if suffix not in DRIVERS or scene.path.startswith((CUBE, STACK)):
-        return Georeference(scene.height, scene.width, scene.crs, Affine(*scene.transform)), cache
-    with explained(scene.name), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(scene.path, driver=DRIVERS[suffix]) as opened:
-            points, crs_of_points = opened.gcps
-            crs = crs_of_points if points else opened.crs
-            place = Georeference(
-                height=scene.height,
-                width=scene.width,
-                crs=crs.to_wkt() if crs else "",
-                transform=opened.transform,
-                control_points=tuple(points),
-            )
+        raster = open_raster(scene.path)
+        cache = min(max(LEAST_CACHE, 5 * raster.header.block_row_bytes // 4), MOST_CACHE)
+        crs, transform, points = scene.crs, scene.transform, ()
+        if isinstance(raster, GeoTiff):
+            crs, transform, points = raster.place()
+    place = Georeference(
+        height=scene.height,
+        width=scene.width,
+        crs=crs,
+        transform=Affine(*transform),
+        control_points=points,
+    )
     return place, cache
 
 

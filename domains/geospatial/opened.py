@@ -16,6 +16,7 @@ from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, CubeStep
 from domains.geospatial.geotiffs import DRIVERS, GeoTiff
 from domains.geospatial.images import IMAGE_FORMATS, SmallImage, TooLarge
 from domains.geospatial.rasters import Raster
+from domains.geospatial.remote import is_url, suffix_of
 from domains.geospatial.stacks import STACK, StackRaster, stack_of
 
 KEPT_OPEN = 16
@@ -40,11 +41,14 @@ class _Cache(threading.local):
         self.process = os.getpid()
         self.kept: OrderedDict[tuple[object, ...], _Closable] = OrderedDict()
 
-    def get(self, path: str, file: str, make: Callable[[], Opened]) -> Opened:
+    def get(self, path: str, file: str | None, make: Callable[[], Opened]) -> Opened:
+        """What ``path`` names, which ``file`` on this machine holds; None where another machine does."""
         if self.process != os.getpid():  # after a fork, the parent's files are not ours to seek in
             self.__init__()  # type: ignore[misc]
-        stat = os.stat(file)
-        key = (path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        key: tuple[object, ...] = (path,)
+        if file is not None:
+            stat = os.stat(file)
+            key += (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         found = self.kept.get(key)
         if found is None:
             found = make()
@@ -69,16 +73,21 @@ def member_path(archive: Path, member: str) -> str:
 def open_raster(path: str) -> Raster:
     """The raster at ``path``, kept open for the next call of this thread; do not close it.
 
-    ``path`` is a file, a member of an archive as ``member_path`` names it, ``cube:STEP:FILE``, or the
-    ``stacks.Stack.path`` of several. Raises what the libraries raise: wrap it in ``rasters.explained``.
+    ``path`` is a file, a web address, a member of an archive as ``member_path`` names it,
+    ``cube:STEP:FILE``, or the ``stacks.Stack.path`` of several. Raises what the libraries raise: wrap it in
+    ``rasters.explained``.
     """
     if path.startswith(STACK):
         stack = stack_of(path)
-        return _rasters.get(path, file_of(stack.files[0]), lambda: StackRaster(stack))
+        first = stack.files[0]
+        holder = None if is_url(first) else file_of(first)
+        return _rasters.get(path, holder, lambda: StackRaster(stack))
     if path.startswith(CUBE):
         step, _, file = path.removeprefix(CUBE).partition(":")
         return _rasters.get(path, file, lambda: CubeStep(file, int(step)))
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = suffix_of(path)
+    if is_url(path):
+        return _rasters.get(path, None, lambda: GeoTiff(path))
     if suffix not in SUFFIXES:
         raise GroundworkError(f"{suffix or 'a file without suffix'} is not read: save it as a GeoTIFF")
     archive, _, member = path.removeprefix(ARCHIVE).partition(ARCHIVE_END)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from domains.contract import GroundworkError, Row, Source, digest_of
 from domains.geospatial import declared as declaring
+from domains.geospatial import stac
 from domains.geospatial.archives import File, list_files, read_text
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
 from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
@@ -18,6 +19,7 @@ from domains.geospatial.deliveries import alone, gathered
 from domains.geospatial.inspection import Inspected, Inspector
 from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
+from domains.geospatial.remote import is_url, locate, suffix_of, without_query
 from domains.geospatial.scenes import LabelRaster, Scene
 from domains.tables import Unreadable
 
@@ -55,31 +57,66 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
     them, and a file that cannot be read, is one row that becomes a reject. Raises GroundworkError where
     nothing is left.
     """
-    if input_column not in (None, IMAGE):
-        raise GroundworkError(f"{path.name} holds images, not columns: leave out --input-column")
+    _refuse_column(path.name, input_column)
     path = path.absolute()  # rows are read by other processes, which may stand elsewhere
     if not path.exists():
         raise GroundworkError(f"no file at {path}: check the path")
     is_many = path.is_dir() or path.suffix.lower() == ".zip"
+    remarks: tuple[str, ...] = ()
     if is_many:
-        files, remarks = gathered(list_files(path), spec.resample)
+        files, remarks = gathered(list_files(path), spec)
         layout = recognise(files, path.name)
         declared = _declared(path, layout.top)
     else:
-        remarks = ()
-        layout, declared = _single(path, spec.resample)
-    inspector = Inspector(declared, spec, path if is_many and path.is_file() else None)
-    found = inspector.inspect(layout, is_single=not is_many)
+        layout, declared = _single(path, spec)
+    opened = _Opened(path.name, str(path.resolve()), layout, declared, remarks)
+    return _assembled(opened, spec, is_many, path if is_many and path.is_file() else None)
+
+
+def open_document(
+    start: str, spec: RasterEncoding, hosts: Collection[str] | None, input_column: str | None = None
+) -> Source:
+    """Open a GeoTIFF at a web address, or what a STAC document lists, at an address or in a file.
+
+    Addresses may lie on ``hosts`` only, and files below the folder of the document. Raises GroundworkError
+    as ``open_source``.
+    """
+    name = without_query(start).rstrip("/").rpartition("/")[2]
+    _refuse_column(name, input_column)
+    if is_url(start) and suffix_of(start) in stac.RASTERS:
+        file = File(name, locate(start, hosts).url)
+        files = [alone(file, spec) or file]
+    else:
+        files = stac.scenes(start, hosts, spec)
+    layout = Layout(tuple(Entry(file) for file in files), "")
+    opened = _Opened(name, without_query(start), layout, Declared())
+    return _assembled(opened, spec, len(files) > 1, None)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is known of a source before its rasters are looked at."""
+
+    name: str
+    origin: str
+    layout: Layout
+    declared: Declared
+    remarks: tuple[str, ...] = ()
+
+
+def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Path | None) -> Source:
+    layout, declared, name = opened.layout, opened.declared, opened.name
+    found = Inspector(declared, spec, archive).inspect(layout, is_single=not is_many)
     bands, inspected = _compared(found.scenes, spec)
     usable = [each for each in inspected if each.scene is not None]
     if not usable and not spec.bands:
-        raise GroundworkError(_nothing_left(path.name, inspected))
+        raise GroundworkError(_nothing_left(name, inspected))
     scenes = [each.scene for each in usable if each.scene is not None]
-    split, split_remarks = _split_for(scenes, spec, path.name)
+    split, split_remarks = _split_for(scenes, spec, name)
     target = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
     return Source(
-        name=path.name,
-        origin=str(path.resolve()),
+        name=name,
+        origin=opened.origin,
         digest=digest_of(["rasters", found.digests, declared.model_dump(mode="json")]),
         columns=(IMAGE, ROW, COLUMN, *((target,) if target else ())),
         stream=_Chips(tuple(inspected), spec.chip),
@@ -89,10 +126,15 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
         pixel_targets=(LABEL,) if layout.has_masks else (),
         classes={LABEL: found.classes} if found.classes else {},
         split=split,
-        remarks=(*remarks, *layout.remarks, *found.remarks, *split_remarks),
+        remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split_remarks),
         simulated=found.is_simulated,
         map_suffix="" if is_many or len(inspected) != 1 else ".tif",
     )
+
+
+def _refuse_column(name: str, input_column: str | None) -> None:
+    if input_column not in (None, IMAGE):
+        raise GroundworkError(f"{name} holds images, not columns: leave out --input-column")
 
 
 def scene_of(source: Source) -> Scene:
@@ -114,7 +156,7 @@ def scene_of(source: Source) -> Scene:
 # ------------------------------------------------------------------------------------------- one file
 
 
-def _single(path: Path, resample: str) -> tuple[Layout, Declared]:
+def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         what = suffix or "a file without suffix"
@@ -126,7 +168,7 @@ def _single(path: Path, resample: str) -> tuple[Layout, Declared]:
     texts = (read_text(folder, declaring.FILE_NAME, declaring.LARGEST) for folder in folders)
     text = next((text for text in texts if text is not None), b"")
     file = File(path.name, str(path))
-    return Layout((Entry(alone(file, resample) or file),), ""), declaring.parse(text)
+    return Layout((Entry(alone(file, spec) or file),), ""), declaring.parse(text)
 
 
 def _declared(path: Path, top: str) -> Declared:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from domains.contract import GroundworkError
-from domains.geospatial.bands import REFLECTANCE_10000, in_ten_thousandths
+from domains.geospatial.bands import REFLECTANCE_10000, RasterEncoding, in_ten_thousandths
 from domains.geospatial.geotiffs import GeoTiff, Grid
 from domains.geospatial.products import QUALITY
 from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
@@ -23,7 +23,7 @@ LARGEST_SHIFT = 0.1
 
 @dataclass(frozen=True)
 class Member:
-    """A file with one band. A value in ``unit`` = stored × scale + offset."""
+    """A band in a file. A value in ``unit`` = stored × scale + offset."""
 
     path: str
     band: str
@@ -32,6 +32,8 @@ class Member:
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
+    channel: int = 0
+    """Which of the file's."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ class Stack:
     @property
     def files(self) -> tuple[str, ...]:
         return (*(member.path for member in self.members), *([self.quality[0]] if self.quality else []))
+
+
+def stacked(members: Sequence[Member], quality: tuple[str, str] | None, spec: RasterEncoding) -> Stack:
+    """The stack of the members that ``spec`` asks for; of all where it asks for none of them, or nothing."""
+    wanted = {band.name for band in spec.bands}
+    chosen = tuple(member for member in members if member.band in wanted) or tuple(members)
+    return Stack(chosen, quality, spec.resample)
 
 
 def stack_of(path: str) -> Stack:
@@ -77,8 +86,9 @@ class StackRaster:
             for member in stack.members:
                 with explained(_file_name(member.path)):
                     self._members.append(GeoTiff(member.path))
-                    headers.append(_of_one_band(self._members[-1].header))
+                    headers.append(_with_channel(self._members[-1].header, member))
             finest = max(headers, key=lambda header: header.height * header.width)
+            self._channels = [member.channel for member in stack.members]
             self._bring_to(finest, headers, stack)
             if stack.quality:
                 self._quality = self._opened_quality(stack.quality[0], finest)
@@ -87,7 +97,7 @@ class StackRaster:
                 finest,
                 block_row_bytes=sum(raster.header.block_row_bytes for raster in rasters),
                 channels=tuple(
-                    _described(member, raster.header.channels[0])
+                    _described(member, raster.header.channels[member.channel])
                     for member, raster in zip(stack.members, self._members, strict=True)
                 ),
             )
@@ -96,7 +106,10 @@ class StackRaster:
             raise
 
     def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
-        parts = [self._members[channel].window([0], row, column, height, width)[0] for channel in channels]
+        parts = [
+            self._members[place].window([self._channels[place]], row, column, height, width)[0]
+            for place in channels
+        ]
         stored = np.stack(parts)
         if self._quality is not None and self._hides is not None:
             layer = self._quality.window([0], row, column, height, width)[0]
@@ -157,9 +170,11 @@ def _described(member: Member, channel: Channel) -> Channel:
     )
 
 
-def _of_one_band(header: Header) -> Header:
-    if len(header.channels) != 1:
-        raise GroundworkError(f"{len(header.channels)} bands, where a file of this product holds one")
+def _with_channel(header: Header, member: Member) -> Header:
+    if member.channel >= len(header.channels):
+        raise GroundworkError(
+            f"{len(header.channels)} bands, where {member.band} is number {member.channel + 1}"
+        )
     return header
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
+from web_server import serving
 
 from domains.contract import GroundworkError, load_domain
 from flows import dispatch
@@ -167,6 +169,33 @@ def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
     table = model.predict(pd.DataFrame({"image": [*chips, "data:image/tiff;base64,AAAA"]}))
     assert table["status"].tolist() == ["ok"] * 4 + ["rejected"]
     np.testing.assert_allclose(table["mask_share_1"][:4], shares[:, 1], rtol=1e-5)
+
+
+def test_a_map_is_made_of_a_scene_on_the_web_and_of_a_stac_item(
+    module_home: Home, burnt: Version, tmp_path: Path
+) -> None:
+    pixels, _ = scene(4)
+    write(tmp_path / "web/scene.tif", pixels, BANDS, column=3)
+    assets = {}
+    for name, values in zip(BANDS, pixels, strict=True):
+        write(tmp_path / f"web/item/{name}.tif", values[None], column=3)
+        told = {"type": "image/tiff", "eo:bands": [{"name": name}], "href": f"./item/{name}.tif"}
+        assets[name] = told
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "fire", "links": [], "assets": assets,
+        "geometry": None, "properties": {"datetime": "2020-08-01T00:00:00Z", "platform": "sentinel-2a"},
+    }  # fmt: skip
+    (tmp_path / "web/item.json").write_text(json.dumps(item))
+    here = tmp_path / "here.tif"
+    ask(module_home, ConsoleJournal(), model="burnt", dataset=tmp_path / "web/scene.tif", output=here)
+    with serving(tmp_path / "web") as web:
+        for name in ("scene.tif", "item.json"):
+            made = tmp_path / f"{name}.map.tif"
+            ask(module_home, ConsoleJournal(), model="burnt", dataset=f"{web.url}/{name}", output=made)
+            with rasterio.open(made) as found, rasterio.open(here) as expected:
+                assert (found.crs, found.transform) == (expected.crs, expected.transform)
+                np.testing.assert_array_equal(found.read(), expected.read())
+                assert found.tags()["input_digest"] != expected.tags()["input_digest"]
 
 
 def test_a_map_lies_where_its_scene_does_and_says_what_chips_say(

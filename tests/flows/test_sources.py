@@ -156,3 +156,18 @@ def test_no_dataset_names_what_there_is(state: Home) -> None:
 def test_an_embedded_dataset_is_named_by_its_name(state: Home) -> None:
     source = open_source(MOLECULES, DataSettings(dataset="chemicals"), SPEC, state, trusted=False)
     assert next(source.stream()).value
+
+
+def test_forms_reach_declared_hosts_only(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    geospatial = load_domain("geospatial")
+    settings = DataSettings(dataset="http://127.0.0.1:9/scene.tif")
+    spec = geospatial.encoding()
+    with pytest.raises(GroundworkError, match=r"127.0.0.1:9 is not among the hosts .* \(none\)"):
+        open_source(geospatial, settings, spec, home, trusted=False)
+    monkeypatch.setenv("GROUNDWORK_HOSTS", "earth.org, 127.0.0.1:9")
+    for trusted in (True, False):  # it is asked now, and is not there
+        with pytest.raises(GroundworkError, match="cannot be reached"):
+            open_source(geospatial, settings, spec, home, trusted=trusted)
+    molecules = load_domain("molecules")
+    with pytest.raises(GroundworkError, match="molecules are not read from web addresses: download"):
+        open_source(molecules, settings, molecules.encoding(), home, trusted=True)

@@ -83,7 +83,7 @@ def test_bands_that_the_files_do_not_tell_are_told_by_a_setting(url: str, folder
     ambiguous = zipped(labelled(names=("B2", "B3", "B4")))
     refused = put(url, "scars", content=ambiguous, params=ZIP)
     assert refused.status_code == 422
-    assert "sentinel-2 or landsat-8: say which with --sensor" in refused.json()["error"]
+    assert "landsat-7 or landsat-8: say which with --sensor" in refused.json()["error"]
     assert list(folder.iterdir()) == []
     answer = put(url, "scars", content=ambiguous, params={**ZIP, "sensor": "sentinel-2"})
     assert answer.status_code == 201, answer.text
@@ -96,7 +96,7 @@ def test_bands_that_the_files_do_not_tell_are_told_by_a_setting(url: str, folder
         ("scars", {**ZIP, "sensor": "hubble"}, "sensor"),
         ("scars", {**ZIP, "chip": "60", "patch": "16"}, "chip of 60"),
         ("scars", {**ZIP, "bands": "[]"}, "'bands' is no setting"),
-        ("scars", {**ZIP, "colour": "red"}, "has chip, patch, sensor"),
+        ("scars", {**ZIP, "colour": "red"}, "has chip, patch, resample, sensor"),
         ("scars", {**GEOSPATIAL, "format": "csv"}, "reads no .csv"),
         ("scars", {**GEOSPATIAL, "format": "vrt"}, "reads no .vrt"),
         ("bands.yaml", GEOSPATIAL, "reads no .yaml"),
