@@ -59,7 +59,7 @@ class Patches(NamedTuple):
     """B images of h × w patches, N = h * w."""
 
     values: torch.Tensor
-    """[B, N, C * patch²], standardised; not finite where there is no data."""
+    """[B, N, C * patch²], standardised; NaN where there is no data."""
     share: torch.Tensor
     """[B, N], share of the values that are data."""
     rotation: torch.Tensor
@@ -261,7 +261,7 @@ class RasterViT(Encoder):
             image[:, :rows, :columns] = sample["pixels"]
         batch = {
             "size": torch.tensor([self.tokens(sample) for sample in samples]),
-            "pixels": torch.from_numpy(pixels),
+            "pixels": torch.from_numpy(pixels).nan_to_num_(*(torch.nan,) * 3),  # infinite is no data either
         }
         for name in samples[0].keys() - {"pixels"}:
             batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
@@ -270,7 +270,7 @@ class RasterViT(Encoder):
     def standardise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Images [B, C, H, W] in physical units -> in spreads from the mean of each band."""
         bands = self.pixel_channels
-        return (pixels - self.band_mean[:bands, None, None]) / self.band_spread[:bands, None, None]
+        return (pixels - self.band_mean[:bands, None, None]) * (1 / self.band_spread[:bands, None, None])
 
     def cut(self, pixels: torch.Tensor) -> Patches:
         """Standardise images [B, C, H, W] and cut them into patches."""
@@ -278,7 +278,7 @@ class RasterViT(Encoder):
         side, grid = self.patch, (height // self.patch, width // self.patch)
         tiles = self.standardise(pixels).view(batch, bands, grid[0], side, grid[1], side)
         values = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
-        share = values.isfinite().float().mean(-1)
+        share = 1 - values.isnan().float().mean(-1)
         rotation = rotations(grid, self.config.hidden_size // self.config.num_attention_heads, pixels.device)
         return Patches(values, share, rotation[None, :, None, None], grid)
 
@@ -286,7 +286,7 @@ class RasterViT(Encoder):
         """Patches [B, K, C * patch²] -> embeddings [B, K, D], zero where the share of data [B, K] is."""
         bands = self.pixel_channels
         filters = self.filters(self.band_wavelength[:bands], self.band_channel[:bands])
-        content = torch.where(values.isfinite(), values, 0).to(filters.dtype) @ filters
+        content = values.nan_to_num(0.0).to(filters.dtype) @ filters
         tokens = content + self.patch_bias + (1 - share)[..., None] * self.gap
         tokens = tokens.to(self.patch_bias.dtype)
         mask = share > 0
@@ -338,17 +338,26 @@ class RasterViT(Encoder):
         # Chips that show fewer patches than others of their batch are padded with hidden ones, which
         # are then as if they held no data.
         chosen = order[:, : int(kept.max())]
+        first = torch.arange(len(chosen), device=chosen.device)[:, None] * values.shape[1]
         visible = self.embed(
-            values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1])),
+            # Whole rows, which is much faster than to gather element by element.
+            values.flatten(0, 1).index_select(0, (chosen + first).flatten()).view(*chosen.shape, -1),
             share.gather(1, chosen) * is_visible.gather(1, chosen),
             patches.rotation[0, chosen],
         )
         features = self.decoder(visible, rank, is_visible, patches)
-        hidden = values[mask & ~is_visible]
-        hidden = torch.where(hidden.isfinite(), hidden, torch.nan)
-        centred = hidden - hidden.nanmean(-1, keepdim=True)
-        truth = centred / (centred.square().nanmean(-1, keepdim=True) + FLAT).sqrt()
-        return Masked({target.name: features}, {target.name: truth})
+        return Masked(
+            {target.name: features},
+            {target.name: _evened(values[mask & ~is_visible], share[mask & ~is_visible])},
+        )
+
+
+def _evened(hidden: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Patches [M, k] scaled to their own mean and spread; ``share`` [M] of each is data, the rest is NaN."""
+    # Most have no gaps, and to look for some in each costs as much as a layer.
+    mean_of = torch.mean if (share == 1).all() else torch.nanmean
+    centred = hidden - mean_of(hidden, -1, keepdim=True)
+    return centred * (mean_of(centred.square(), -1, keepdim=True) + FLAT).rsqrt()
 
 
 AutoConfig.register(RasterViTConfig.model_type, RasterViTConfig)

@@ -37,8 +37,9 @@ class VisionBlock(GradientCheckpointingLayer):
         """
         batch, count, width = tokens.shape
         mixed = self.query_key_value(self.attention_norm(tokens)).view(batch, count, 3, self.heads, -1)
-        query, key = turn(mixed[:, :, :2], rotation).permute(2, 0, 3, 1, 4)
-        value = mixed[:, :, 2].transpose(1, 2)
+        turning, value = mixed.split((2, 1), 2)  # slices would be zeroed and added on the way back
+        query, key = turn(turning, rotation).permute(2, 0, 3, 1, 4)
+        value = value.squeeze(2).transpose(1, 2)
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=None if bias is None else bias.to(query.dtype)
         )
