@@ -1,34 +1,57 @@
-"""A folder on the web, as an object store serves it: parts of files, tags of content, redirections."""
+"""A folder on the web, as an object store serves it: parts of files, tags of content, redirections.
+
+In a process of its own: GDAL may hold Python's lock while it waits for an answer, which a thread of the same
+process could then never give. Usage: web_server.py FOLDER LOG
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, urlsplit
 
 
-class Web(ThreadingHTTPServer):
-    """Serves ``folder``. ``/to?there=URL`` redirects; ``/whole/…`` knows no parts."""
+@dataclass(frozen=True)
+class Web:
+    """A running server. ``/to?there=URL`` redirects, ``/to`` to itself; ``/whole/…`` knows no parts."""
 
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder = folder
-        self.asked: list[str] = []
+    folder: Path
+    url: str
+    log: Path
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def asked(self) -> list[str]:
+        """The paths that were asked for."""
+        return self.log.read_text().splitlines()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Web]:
+    """A server of a folder, until the end of the block."""
+    with TemporaryDirectory() as scratch:
+        log = Path(scratch, "asked")
+        log.touch()
+        command = [sys.executable, __file__, str(folder), str(log)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                yield Web(folder, f"http://127.0.0.1:{int(server.stdout.readline())}", log)
+            finally:
+                server.terminate()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    folder: Path
+    log: Path
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -37,14 +60,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def _answer(self, with_body: bool) -> None:
-        web: Web = self.server  # type: ignore[assignment]
-        web.asked.append(self.path)
+        with self.log.open("a") as log:
+            log.write(f"{self.path}\n")
         parts = urlsplit(self.path)
         if parts.path == "/to":
             self._say(302, {"Location": parse_qs(parts.query).get("there", ["/to"])[0]}, b"")
             return
         knows_parts = not parts.path.startswith("/whole/")
-        file = web.folder / parts.path.removeprefix("/whole").lstrip("/")
+        file = self.folder / parts.path.removeprefix("/whole").lstrip("/")
         if not file.is_file():
             self._say(404, {}, b"")
             return
@@ -74,15 +97,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Web]:
-    """A server of a folder, until the end of the block."""
-    web = Web(folder)
-    thread = threading.Thread(target=web.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield web
-    finally:
-        web.shutdown()
-        web.server_close()
-        thread.join()
+def _main() -> None:
+    _Handler.folder, _Handler.log = Path(sys.argv[1]), Path(sys.argv[2])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    _main()
