@@ -51,6 +51,8 @@ class Grid:
     width: int
     method: str
     """Of resampling, in GDAL's words."""
+    nodata: float | None = None
+    """What stands for no data where the file does not say: it must not be mixed into its neighbours."""
 
 
 class GeoTiff:
@@ -175,6 +177,7 @@ def _block_row_bytes(file: DatasetReader) -> int:
 
 
 def _on_grid(file: DatasetReader, grid: Grid) -> WarpedVRT:
+    nodata = grid.nodata if file.nodata is None else file.nodata
     return WarpedVRT(
         file,
         crs=grid.crs,
@@ -182,6 +185,8 @@ def _on_grid(file: DatasetReader, grid: Grid) -> WarpedVRT:
         height=grid.height,
         width=grid.width,
         resampling=Resampling[grid.method],
+        src_nodata=nodata,
+        nodata=nodata,
     )
 
 

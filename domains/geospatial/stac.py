@@ -180,10 +180,8 @@ def _bands(asset: pystac.Asset) -> list[_Band]:
     for place in range(count):
         told = {**extra, **{k: v for part in lists if place < len(part) for k, v in part[place].items()}}
         micrometres = told.get("eo:center_wavelength", told.get("center_wavelength"))
-        scale, offset = (
-            told.get("raster:scale", told.get("scale")),
-            told.get("raster:offset", told.get("offset")),
-        )
+        scale = told.get("raster:scale", told.get("scale"))
+        offset = told.get("raster:offset", told.get("offset"))
         nodata = told.get("nodata")
         found.append(
             _Band(

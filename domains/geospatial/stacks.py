@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
 
 STACK = "stack:"
 """How a stack is named as a path: ``stack:`` and its plan as JSON."""
-LARGEST_SHIFT = 0.1
-"""Pixels by which the corners of two members may lie apart."""
+LARGEST_SHIFT = 0.9
+"""Pixels of a coarser member by which its corners may lie beside those of the finest: less than one."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def stacked(members: Sequence[Member], quality: tuple[str, str] | None, spec: Ra
     return Stack(chosen, quality, spec.resample)
 
 
+@lru_cache(maxsize=256)
 def stack_of(path: str) -> Stack:
-    """The stack that ``Stack.path`` names."""
+    """The stack that ``Stack.path`` names; asked for with every window that is read."""
     told: dict[str, Any] = json.loads(path.removeprefix(STACK))
     quality = told["quality"]
     return Stack(
@@ -134,10 +136,10 @@ class StackRaster:
                 f"pixels of {' and '.join(sizes)} m in {names} beside others of {finest.gsd:g} m: say how "
                 "they are brought to these with --resample nearest, bilinear or cubic"
             )
-        grid = Grid(finest.crs, finest.transform, finest.height, finest.width, stack.resample)
         for place in coarse:
+            member = stack.members[place]
             self._members[place].close()
-            self._members[place] = GeoTiff(stack.members[place].path, grid)
+            self._members[place] = GeoTiff(member.path, _grid_of(finest, stack.resample, member.nodata))
 
     def _opened_quality(self, path: str, finest: Header) -> GeoTiff:
         with explained(_file_name(path)):
@@ -149,7 +151,11 @@ class StackRaster:
             if fault:
                 raise GroundworkError(fault)
             # Its numbers are names of things, which have no mean.
-            return GeoTiff(path, Grid(finest.crs, finest.transform, finest.height, finest.width, "nearest"))
+            return GeoTiff(path, _grid_of(finest, "nearest", None))
+
+
+def _grid_of(finest: Header, method: str, nodata: float | None) -> Grid:
+    return Grid(finest.crs, finest.transform, finest.height, finest.width, method, nodata)
 
 
 def _described(member: Member, channel: Channel) -> Channel:
@@ -190,7 +196,7 @@ def _elsewhere(header: Header, finest: Header) -> str:
     a, b, _, d, e, _ = header.transform
     shift = np.abs(np.linalg.solve(np.array([[a, b], [d, e]]), (mine - theirs).T)).max()
     # Agencies cut tiles of 20 and 60 m from one grid, whose last pixels may reach beyond.
-    return "" if shift <= 1 - LARGEST_SHIFT else f"lies {shift:.3g} of its pixels beside the finest band"
+    return "" if shift <= LARGEST_SHIFT else f"lies {shift:.3g} of its pixels beside the finest band"
 
 
 def _corners(header: Header) -> np.ndarray:

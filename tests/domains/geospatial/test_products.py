@@ -59,6 +59,18 @@ def test_a_folder_of_one_band_per_file_is_one_scene(tmp_path: Path) -> None:
     assert {float(value) for value in pixels[3:, 8:].ravel()} == {4000.0}
 
 
+def test_what_is_no_data_is_not_mixed_into_resampled_bands(tmp_path: Path) -> None:
+    folder = sentinel_2(tmp_path)
+    pixels = np.full((1, 32, 32), 5000, np.uint16)
+    pixels[:, :, 20:] = 0  # beyond the swath; the files themselves do not say so
+    place = from_origin(600_000, 5_000_000, 20, 20)
+    write_tiff(next(folder.rglob("*_B11_20m.tif")), pixels, transform=place)
+    scene = scene_of(GEOSPATIAL.open(folder, SMOOTH))
+    found = scene.read(8, 0, 48, 64, scene.bands)[-1]
+    assert np.isnan(found[:, 44:]).all()
+    assert set(found[np.isfinite(found)].tolist()) == {4000.0}
+
+
 def test_before_baseline_4_nothing_was_added(tmp_path: Path) -> None:
     scene = scene_of(GEOSPATIAL.open(sentinel_2(tmp_path, OLD), SMOOTH))
     assert {band.offset for band in scene.bands} == {0.0}
