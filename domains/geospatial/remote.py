@@ -72,40 +72,43 @@ def locate(url: str, hosts: Collection[str] | None) -> Remote:
     Each host on the way must be one of ``hosts``. Raises GroundworkError where one is not, where there is no
     such file, and for a host that gives files only whole.
     """
-    for _ in range(MOST_REDIRECTS + 1):
-        check_host(url, hosts)
-        with _asked(url, {"Range": "bytes=0-0"}) as answer:
-            if answer.is_redirect:
-                url = urljoin(url, answer.headers["location"])
-                continue
-            if answer.status_code == httpx.codes.OK:
-                raise GroundworkError(
-                    f"{_shown(url)}: its host gives files only whole, not in parts (HTTP ranges): download it"
-                )
-            size = answer.headers.get("content-range", "").rpartition("/")[2]
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT or not size.isdigit():
-                raise GroundworkError(f"{_shown(url)}: {_status(answer)}")
-            said = [answer.headers.get(name, "") for name in ("etag", "last-modified")]
-            return Remote(url, int(size), digest_of([without_query(url), *said, size]))
-    raise GroundworkError(f"{_shown(url)}: more than {MOST_REDIRECTS} redirections")
+    with _followed(url, hosts, {"Range": "bytes=0-0"}) as (url, answer):
+        if answer.status_code == httpx.codes.OK:
+            raise GroundworkError(
+                f"{_shown(url)}: its host gives files only whole, not in parts (HTTP ranges): download it"
+            )
+        size = answer.headers.get("content-range", "").rpartition("/")[2]
+        if answer.status_code != httpx.codes.PARTIAL_CONTENT or not size.isdigit():
+            raise GroundworkError(f"{_shown(url)}: {_status(answer)}")
+        said = [answer.headers.get(name, "") for name in ("etag", "last-modified")]
+        return Remote(url, int(size), digest_of([without_query(url), *said, size]))
 
 
 def fetch(url: str, hosts: Collection[str] | None, largest: int) -> bytes:
     """A small document of at most ``largest`` bytes; errors as ``locate``."""
+    with _followed(url, hosts, {}) as (url, answer):
+        if answer.status_code != httpx.codes.OK:
+            raise GroundworkError(f"{_shown(url)}: {_status(answer)}")
+        content = bytearray()
+        for part in answer.iter_bytes():
+            content += part
+            if len(content) > largest:
+                raise GroundworkError(f"{_shown(url)} is larger than {largest >> 20} MiB")
+        return bytes(content)
+
+
+@contextmanager
+def _followed(
+    url: str, hosts: Collection[str] | None, headers: dict[str, str]
+) -> Iterator[tuple[str, httpx.Response]]:
+    """Where an address leads in the end, and the answer there."""
     for _ in range(MOST_REDIRECTS + 1):
         check_host(url, hosts)
-        with _asked(url, {}) as answer:
-            if answer.is_redirect:
-                url = urljoin(url, answer.headers["location"])
-                continue
-            if answer.status_code != httpx.codes.OK:
-                raise GroundworkError(f"{_shown(url)}: {_status(answer)}")
-            content = bytearray()
-            for part in answer.iter_bytes():
-                content += part
-                if len(content) > largest:
-                    raise GroundworkError(f"{_shown(url)} is larger than {largest >> 20} MiB")
-            return bytes(content)
+        with _asked(url, headers) as answer:
+            if not answer.is_redirect:
+                yield url, answer
+                return
+            url = urljoin(url, answer.headers["location"])
     raise GroundworkError(f"{_shown(url)}: more than {MOST_REDIRECTS} redirections")
 
 
