@@ -77,7 +77,10 @@ def time_training(
         ours.encoder.collate([samples[place] for place in order])
         for order in np.arange(len(samples)).reshape(-1, batch)
     ]
-    filled = [ours.encoder.standardise(it["pixels"].to(device)).nan_to_num(0.0) for it in batches]
+    filled = [
+        ours.encoder.reader.standardise(it["pixels"].to(device), it["source"]).nan_to_num(0.0)
+        for it in batches
+    ]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     square = torch.randn(GEMM, GEMM, device=device, dtype=dtype)
 
@@ -183,7 +186,7 @@ def forward_flops(model: PretrainingModel, batch: Batch) -> float:
     shown, config = round(tokens * (1 - model.mask_ratio)), encoder.config
     total += 4 * images * shown**2 * config.hidden_size * config.num_hidden_layers
     total += 4 * images * tokens**2 * (config.hidden_size // 2) * config.decoder_layers
-    return total + 2 * images * shown * encoder.filters.basis.shape[1] * encoder.pixel_channels
+    return total + 2 * images * shown * encoder.reader.filters.basis.shape[1] * encoder.pixel_channels
 
 
 if __name__ == "__main__":

@@ -90,30 +90,152 @@ class BandFilters(nn.Module):
     through a small network, whose outputs mix a basis of filters.
     """
 
-    def __init__(self, patch: int, width: int, basis: int, channels: Sequence[str]) -> None:
+    def __init__(self, patch: int, width: int, basis: int, channels: int) -> None:
         super().__init__()
-        self.width = width
+        self.patch, self.width = patch, width
         self.mix = nn.Sequential(
             nn.Linear(CODE, 2 * CODE), nn.GELU(), nn.Linear(2 * CODE, basis), nn.LayerNorm(basis)
         )
         self.basis = nn.Parameter(torch.zeros(basis, patch * patch * width))
-        self.channel = nn.Embedding(len(channels), CODE)
+        self.channel = nn.Embedding(channels, CODE)
 
     def forward(self, wavelengths: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
         """Wavelengths [C] in nm, and rows int64 [C] of channels or -1 -> filters [C * patch², width].
 
         Divided by the root of C, so that tokens have the same scale whatever the number of bands.
         """
+        codes = self.codes(wavelengths, channels)
+        filters = self.mix(codes.to(self.basis.dtype)) @ self.basis
+        return filters.view(-1, self.width) / len(codes) ** 0.5
+
+    def codes(self, wavelengths: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+        """What tells bands apart, [C, CODE]; arguments as of ``forward``."""
         # At the lowest frequency all that is optical spans half a turn; at the highest, 20 nm in the red do.
         frequency = torch.logspace(0, math.log10(120), CODE // 2, device=wavelengths.device)
         angle = torch.log(wavelengths.float() / 1000)[:, None] * frequency
         optical = torch.cat([angle.sin(), angle.cos()], -1)
-        codes = torch.where(channels[:, None] < 0, optical, self.channel(channels.clamp(min=0)))
-        filters = self.mix(codes.to(self.basis.dtype)) @ self.basis
-        return filters.view(-1, self.width) / len(codes) ** 0.5
+        return torch.where(channels[:, None] < 0, optical, self.channel(channels.clamp(min=0)))
 
     def add_channel(self, name: str) -> None:
         """A row more for a channel, whose start depends on its name alone."""
         known = self.channel.weight.data
         start = torch.randn(1, CODE, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
         self.channel = nn.Embedding(len(known) + 1, CODE, _weight=torch.cat([known, start.to(known)]))
+
+
+class BandReader(nn.Module):
+    """From pixels in physical units to what the filters of their bands make of them.
+
+    It holds the statistics of every band that is ``known``. ``readings`` says for each source of samples
+    which of them its bands are, in its order.
+    """
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+    wavelength: torch.Tensor
+    channel: torch.Tensor
+
+    def __init__(
+        self,
+        known: Sequence[Band],
+        readings: Sequence[Sequence[int]],
+        channels: Sequence[str],
+        filters: BandFilters,
+    ) -> None:
+        super().__init__()
+        self.known, self.readings, self.channels = list(known), list(readings), list(channels)
+        self.filters = filters
+        # One element for each known band; ``fit`` fills them.
+        self.register_buffer("mean", torch.zeros(len(known)))
+        self.register_buffer("spread", torch.ones(len(known)))
+        self.register_buffer("wavelength", torch.ones(len(known)))
+        self.register_buffer("channel", torch.full((len(known),), -1))
+
+    def fit(self, inputs: Sequence[tuple[Sequence[Band], Sequence[Sample]]]) -> None:
+        """Keep the statistics of known bands, and measure those of others in samples of their source.
+
+        Raises GroundworkError for a band without data, and changes nothing then.
+        """
+        known, statistics = list(self.known), torch.stack([self.mean, self.spread], 1)
+        readings: list[Sequence[int]] = []
+        for asked, samples in inputs:
+            bands = [what_matters(band) for band in asked]
+            rows = [
+                next((row for row, other in enumerate(known) if same_band(other, band)), -1) for band in bands
+            ]
+            fresh = [column for column, row in enumerate(rows) if row < 0]
+            if fresh:
+                measured = torch.from_numpy(measure(samples, fresh, bands))
+                statistics = torch.cat([statistics, measured.to(statistics)])
+            for column in fresh:
+                rows[column] = len(known)
+                known.append(bands[column])
+            readings.append(rows)
+        self.known, self.readings = known, readings
+        self.mean, self.spread = (column.clone() for column in statistics.T)
+        self._find_filters()
+
+    def _find_filters(self) -> None:
+        """Say for each known band which filters are its own, and make room for new channels."""
+        for name in [channel_name(band) for band in self.known if band["wavelength"] is None]:
+            if name not in self.channels:
+                self.filters.add_channel(name)
+                self.channels.append(name)
+        rows = [
+            self.channels.index(channel_name(band)) if band["wavelength"] is None else -1
+            for band in self.known
+        ]
+        self.channel = torch.tensor(rows).to(self.channel)
+        # A channel without a wavelength never looks at its number, but a logarithm is taken of it.
+        self.wavelength = torch.tensor([band["wavelength"] or 1.0 for band in self.known]).to(self.mean)
+
+    def count(self, source: int) -> int:
+        """Bands of a source."""
+        return len(self.readings[source])
+
+    def standardise(self, pixels: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """Images [B, C, H, W] or [B, T, C, H, W] in physical units -> in spreads from the mean of each band.
+
+        ``source`` int64 [B] says which reading each is for. Behind the last band of a sample all is NaN.
+        """
+        widest = max(map(len, self.readings))
+        table = torch.tensor([[*rows, *[0] * (widest - len(rows))] for rows in self.readings])
+        rows = table[:1] if len(table) == 1 else table[source.cpu()]
+        rows = rows[:, : pixels.shape[-3], None, None].to(self.mean.device)
+        if pixels.dim() == 5:
+            rows = rows[:, None]
+        return (pixels - self.mean[rows]) * (1 / self.spread[rows])
+
+    def forward(
+        self, values: torch.Tensor, source: torch.Tensor, kept: Sequence[Sequence[int]] | None
+    ) -> torch.Tensor:
+        """Standardised patches [B, K, C * patch²] -> [B, K, width]; gaps count as the mean of their band.
+
+        ``kept`` are the bands of each source that are looked at; None is all.
+        """
+        pixels = self.filters.patch**2
+        parts, places = [], []
+        for place, among in self.sources(source):
+            columns = list(range(self.count(place)) if kept is None else kept[place])
+            own = values if among is None else values[among]
+            if len(columns) * pixels < own.shape[-1]:
+                own = own.unflatten(-1, (-1, pixels))[:, :, columns].flatten(-2)
+            rows = [self.readings[place][column] for column in columns]
+            filters = self.filters(self.wavelength[rows], self.channel[rows])
+            parts.append(own.nan_to_num(0.0).to(filters.dtype) @ filters)
+            places.append(among)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts)[torch.cat(places).argsort()]  # type: ignore[arg-type]  # none of them is None
+
+    def sources(self, source: torch.Tensor) -> list[tuple[int, torch.Tensor | None]]:
+        """Each source of a batch with the places of its samples; None where it is the only one."""
+        found = [0] if len(self.readings) == 1 else source.unique().tolist()
+        if len(found) == 1:
+            return [(found[0], None)]
+        return [(place, torch.nonzero(source == place)[:, 0]) for place in found]
+
+    def codes(self, source: int, columns: Sequence[int]) -> torch.Tensor:
+        """What tells some bands of a source apart, [columns, CODE]."""
+        rows = [self.readings[source][column] for column in columns]
+        return self.filters.codes(self.wavelength[rows], self.channel[rows])

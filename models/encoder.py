@@ -35,7 +35,7 @@ class DenseFeatures(NamedTuple):
     """What a head of pixel level works on: a batch of B images of H × W pixels in C channels."""
 
     tokens: torch.Tensor
-    """[B, D, h, w]: embeddings on the grid of tokens, each of which covers the same number of pixels."""
+    """[B, ``dense_width``, h, w]: embeddings on the grid of tokens, each of which covers as many pixels."""
     pixels: torch.Tensor
     """[B, C, H, W]: the scaled input, zero where there is no data."""
     valid: torch.Tensor
@@ -97,6 +97,14 @@ class Encoder(PreTrainedModel):
             )
         self.config.encoding = asked
 
+    def fit_inputs(self, inputs: Sequence[tuple[EncodingSpec, Sequence[Sample]]]) -> None:
+        """Make ready for samples of several sources, the first of which is the one it is registered for.
+
+        ``sample["source"]`` says then which of them a sample is of. Raises GroundworkError as ``fit_input``.
+        """
+        for encoding, samples in inputs:
+            self.fit_input(encoding, samples)
+
     def tokens(self, sample: Sample) -> int:
         """How many tokens a sample becomes; batches group samples of like size."""
         raise NotImplementedError
@@ -110,6 +118,11 @@ class Encoder(PreTrainedModel):
 
     def discard_decoder(self) -> None:
         """Let go of what only ``masked_forward`` needs, before the encoder is tuned to a task."""
+
+    @property
+    def dense_width(self) -> int:
+        """Channels of ``DenseFeatures.tokens``; for encoders of images only."""
+        raise NotImplementedError
 
     @property
     def pixel_channels(self) -> int:

@@ -5,7 +5,11 @@ Patches become tokens through filters generated from the wavelengths of the band
 patches alone, and lets a small decoder fill in the hidden ones (MAE, He et al. 2022).
 
 What a sensor did not see is NaN in a sample. A patch without any data is no token: nothing attends to
-it, and its embedding is zero; a patch with gaps is told how much of it is missing.
+it, and its embedding is zero; a patch with gaps is told how much of it is missing. Several dates of one
+place are more tokens, which attend to one another.
+
+One batch may hold chips of several sources with bands of their own: weights are shared by all of them, since
+filters and what is filled in follow from the wavelength of each band.
 """
 
 from __future__ import annotations
@@ -19,12 +23,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
-from models.bands import BandFilters, channel_name, measure, same_band, what_matters
+from models.bands import BandFilters, BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
+from models.masked_rasters import MaskedDecoder, evened, kept_bands, predicted_bands, visible_order
 from models.vision_blocks import VisionBlock, key_bias, rotations
-
-FLAT = 1e-4
-"""Added to the variance of a patch, in standardised units: the noise of flat ones is not worth predicting."""
+from models.whereabouts import Whereabouts
 
 
 class RasterViTConfig(EncoderConfig):
@@ -44,19 +47,22 @@ class RasterViTConfig(EncoderConfig):
     decoder_layers: int = 2
     """Blocks of the decoder, half as wide as the encoder's; 0 once it is discarded."""
     known_bands: list[dict[str, Any]] | None = None
-    """Every band that there are statistics of; those of ``encoding`` first and in its order."""
+    """Every band that there are statistics of."""
+    readings: list[list[int]] | None = None
+    """For each source of samples, its bands as places in ``known_bands``; ``encoding`` is of the first."""
     channels: list[str] | None = None
     """Every channel without a wavelength that has an embedding."""
 
     def __post_init__(self, **kwargs: object) -> None:
         self.encoding = self.encoding or {"patch": 8, "bands": []}
         self.known_bands = self.known_bands or []
+        self.readings = self.readings or []
         self.channels = self.channels or ["VV", "VH", "HH", "HV"]
         super().__post_init__(**kwargs)
 
 
 class Patches(NamedTuple):
-    """B images of h × w patches, N = h * w."""
+    """B samples of T dates of h × w patches, N = T * h * w, of C bands at most."""
 
     values: torch.Tensor
     """[B, N, C * patch²], standardised; NaN where there is no data."""
@@ -64,41 +70,12 @@ class Patches(NamedTuple):
     """[B, N], share of the values that are data."""
     rotation: torch.Tensor
     """Complex [1, N, 1, 1, d / 2], turns heads of d numbers."""
-    grid: tuple[int, int]
-
-
-class MaskedDecoder(nn.Module):
-    """Fills in hidden patches from the embeddings of visible ones."""
-
-    def __init__(self, config: RasterViTConfig) -> None:
-        super().__init__()
-        width = config.hidden_size // 2
-        self.narrow = nn.Linear(config.hidden_size, width)
-        self.hidden = nn.Parameter(torch.zeros(width))
-        self.layers = nn.ModuleList(
-            VisionBlock(width, config.num_attention_heads // 2, config.intermediate_size // 2)
-            for _ in range(config.decoder_layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, config.hidden_size)
-
-    def forward(
-        self, visible: torch.Tensor, rank: torch.Tensor, is_visible: torch.Tensor, patches: Patches
-    ) -> torch.Tensor:
-        """Features [M, D] of the M hidden patches that hold data.
-
-        Of the embeddings ``visible`` [B, K, D], that of rank k belongs to the patch whose ``rank``
-        int64 [B, N] is k, where ``is_visible`` bool [B, N].
-        """
-        narrow = self.narrow(visible)
-        width = narrow.shape[-1]
-        place = rank.clamp(max=visible.shape[1] - 1)[..., None].expand(-1, -1, width)
-        tokens = torch.where(is_visible[..., None], narrow.gather(1, place), self.hidden)
-        mask = patches.share > 0
-        bias = key_bias(mask)
-        for layer in self.layers:
-            tokens = layer(tokens, patches.rotation, bias)
-        return self.widen(self.norm(tokens[mask & ~is_visible]))
+    source: torch.Tensor
+    """int64 [B], which reading each sample is for."""
+    context: torch.Tensor | None
+    """[B, N, D], what date and place add to each token; None where nothing is known of either."""
+    grid: tuple[int, int, int]
+    """T, h, w."""
 
 
 class RasterViT(Encoder):
@@ -120,6 +97,7 @@ class RasterViT(Encoder):
             "num_hidden_layers": 8,
             "num_attention_heads": 8,
             "intermediate_size": 1024,
+            "filter_basis": 10,
         },
         "base": {
             "hidden_size": 768,
@@ -136,34 +114,35 @@ class RasterViT(Encoder):
         "feed_forward_output",
     ]
 
-    band_mean: torch.Tensor
-    band_spread: torch.Tensor
-    band_wavelength: torch.Tensor
-    band_channel: torch.Tensor
-
     def __init__(self, config: RasterViTConfig) -> None:
         super().__init__(config)
-        width, known = config.hidden_size, len(config.known_bands or ())
-        self.filters = BandFilters(self.patch, width, config.filter_basis, config.channels or ())
+        width = config.hidden_size
+        self.reader = BandReader(
+            config.known_bands or (),
+            config.readings or (),
+            config.channels or (),
+            BandFilters(self.patch, width, config.filter_basis, len(config.channels or ())),
+        )
         self.patch_bias = nn.Parameter(torch.zeros(width))
         self.gap = nn.Parameter(torch.zeros(width))
+        self.whereabouts = Whereabouts(width)
         self.blocks = nn.ModuleList(
             VisionBlock(width, config.num_attention_heads, config.intermediate_size)
             for _ in range(config.num_hidden_layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.decoder = MaskedDecoder(config) if config.decoder_layers else None
-        # One element for each known band; ``fit_input`` fills them.
-        self.register_buffer("band_mean", torch.zeros(known))
-        self.register_buffer("band_spread", torch.ones(known))
-        self.register_buffer("band_wavelength", torch.ones(known))
-        self.register_buffer("band_channel", torch.full((known,), -1))
+        self.decoder = None
+        if config.decoder_layers:
+            self.decoder = MaskedDecoder(
+                width, config.num_attention_heads // 2, config.intermediate_size // 2, config.decoder_layers
+            )
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
         elif isinstance(module, BandFilters):
@@ -171,6 +150,9 @@ class RasterViT(Encoder):
             nn.init.normal_(module.basis, std=(len(module.basis) ** 0.5 * self.patch) ** -1)
         elif isinstance(module, MaskedDecoder):
             nn.init.normal_(module.hidden, std=0.02)
+            nn.init.normal_(module.age, std=0.02)
+        elif isinstance(module, Whereabouts):
+            module.start_from_nothing()
         elif isinstance(module, RasterViT):
             nn.init.normal_(module.gap, std=0.02)
 
@@ -180,16 +162,37 @@ class RasterViT(Encoder):
         return int((self.config.encoding or {})["patch"])
 
     @property
+    def dates(self) -> int:
+        """Dates of a sample."""
+        return int((self.config.encoding or {}).get("dates", 1))
+
+    @property
     def pixel_channels(self) -> int:
-        return len((self.config.encoding or {})["bands"])
+        return len((self.config.encoding or {})["bands"]) * self.dates
+
+    @property
+    def dense_width(self) -> int:
+        return int(self.config.hidden_size) * self.dates
 
     def tokens(self, sample: Sample) -> int:
-        height, width = sample["pixels"].shape[1:]
-        return (height // self.patch) * (width // self.patch)
+        *dates, _, height, width = sample["pixels"].shape
+        return int(np.prod(dates)) * (height // self.patch) * (width // self.patch)
 
     def fit_input(self, encoding: EncodingSpec, samples: Sequence[Sample]) -> None:
         """Keep the statistics of known bands, and measure those of others in training samples."""
-        asked = encoding.model_dump(mode="json")
+        self.fit_inputs([(encoding, samples)])
+
+    def fit_inputs(self, inputs: Sequence[tuple[EncodingSpec, Sequence[Sample]]]) -> None:
+        asked = [encoding.model_dump(mode="json") for encoding, _ in inputs]
+        for its in asked:
+            self._refuse_misfit(its)
+        self.reader.fit([(its["bands"], samples) for its, (_, samples) in zip(asked, inputs, strict=True)])
+        self.config.encoding = asked[0]
+        self.config.known_bands = [dict(band) for band in self.reader.known]
+        self.config.readings = [list(reading) for reading in self.reader.readings]
+        self.config.channels = list(self.reader.channels)
+
+    def _refuse_misfit(self, asked: dict[str, Any]) -> None:
         if asked["patch"] != self.patch:
             raise GroundworkError(
                 f"the encoder reads patches of {self.patch} pixels, the encoding asks for {asked['patch']}: "
@@ -199,36 +202,6 @@ class RasterViT(Encoder):
             raise GroundworkError(
                 "the encoding names no band: complete it from data, which say what they hold"
             )
-        bands, known = [what_matters(band) for band in asked["bands"]], self.config.known_bands or []
-        rows = [
-            next((row for row, other in enumerate(known) if same_band(other, band)), -1) for band in bands
-        ]
-        fresh = [column for column, row in enumerate(rows) if row < 0]
-        statistics = torch.stack([self.band_mean, self.band_spread], 1)
-        if fresh:
-            measured = torch.from_numpy(measure(samples, fresh, bands))
-            statistics = torch.cat([statistics, measured.to(statistics)])
-            for place, column in enumerate(fresh):
-                rows[column] = len(known) + place
-        # The bands of the encoding come first and in its order, so that a slice finds them.
-        rows += [row for row in range(len(known)) if row not in rows]
-        self.config.known_bands = bands + [known[row] for row in rows[len(bands) :]]
-        self.config.encoding = asked
-        self.band_mean, self.band_spread = (column[rows].clone() for column in statistics.T)
-        self._find_filters()
-
-    def _find_filters(self) -> None:
-        """Say for each known band which filters are its own, and make room for new channels."""
-        bands, channels = self.config.known_bands or [], list(self.config.channels or ())
-        for name in [channel_name(band) for band in bands if band["wavelength"] is None]:
-            if name not in channels:
-                self.filters.add_channel(name)
-                channels.append(name)
-        self.config.channels = channels
-        rows = [channels.index(channel_name(band)) if band["wavelength"] is None else -1 for band in bands]
-        self.band_channel = torch.tensor(rows).to(self.band_channel)
-        # A channel without a wavelength never looks at its number, but a logarithm is taken of it.
-        self.band_wavelength = torch.tensor([band["wavelength"] or 1.0 for band in bands]).to(self.band_mean)
 
     def discard_decoder(self) -> None:
         """Let go of what only ``masked_forward`` needs, before the encoder is tuned to a task."""
@@ -236,58 +209,92 @@ class RasterViT(Encoder):
         self.config.decoder_layers = 0
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Samples -> ``size`` [B] and ``pixels`` float32 [B, C, H, W].
+        """Samples -> ``size`` and ``source`` int64 [B], ``pixels`` float32 [B, C, H, W] or [B, T, C, H, W].
 
-        Chips smaller than the largest are padded with NaN below and to the right. Other arrays are
-        stacked as they are. Raises GroundworkError for chips of other bands, or whose sides are no
-        multiple of the patch.
+        Chips smaller than the largest are padded with NaN below and to the right, and those with fewer bands
+        behind their own. Other arrays are stacked as they are. Raises GroundworkError for chips of other
+        bands or dates, or whose sides are no multiple of the patch.
         """
-        bands = (self.config.encoding or {})["bands"]
-        if not bands or len(bands) > len(self.band_mean):
+        readings = self.reader.readings
+        if not readings:
             raise GroundworkError("the encoder has no statistics of its bands yet: fit it to its input first")
-        shapes = [sample["pixels"].shape for sample in samples]
-        height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
-        pixels = np.full((len(samples), len(bands), height, width), np.nan, np.float32)
-        for image, sample in zip(pixels, samples, strict=True):
-            count, rows, columns = sample["pixels"].shape
-            if count != len(bands):
-                names = ", ".join(str(band["name"]) for band in bands)
-                raise GroundworkError(f"a chip holds {count} bands where {len(bands)} are read: {names}")
-            if rows % self.patch or columns % self.patch:
-                raise GroundworkError(
-                    f"a chip of {rows} × {columns} pixels cannot be cut into patches of {self.patch}: "
-                    "choose a chip that is a multiple of the patch"
-                )
-            image[:, :rows, :columns] = sample["pixels"]
+        sources = [int(sample.get("source", 0)) for sample in samples]
+        for sample, source in zip(samples, sources, strict=True):
+            self._check(sample["pixels"].shape, readings[source])
+        shapes = np.array([sample["pixels"].shape for sample in samples])
+        pixels = np.full((len(samples), *shapes.max(0)), np.nan, np.float32)
+        for image, sample, shape in zip(pixels, samples, shapes, strict=True):
+            image[tuple(slice(side) for side in shape)] = sample["pixels"]
         batch = {
             "size": torch.tensor([self.tokens(sample) for sample in samples]),
+            "source": torch.tensor(sources),
             "pixels": torch.from_numpy(pixels).nan_to_num_(*(torch.nan,) * 3),  # infinite is no data either
         }
-        for name in samples[0].keys() - {"pixels"}:
+        for name in samples[0].keys() - {"pixels", "source"}:
             batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
         return batch
 
-    def standardise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Images [B, C, H, W] in physical units -> in spreads from the mean of each band."""
-        bands = self.pixel_channels
-        return (pixels - self.band_mean[:bands, None, None]) * (1 / self.band_spread[:bands, None, None])
+    def _check(self, shape: tuple[int, ...], reading: Sequence[int]) -> None:
+        *dates, count, rows, columns = shape
+        if count != len(reading):
+            names = ", ".join(str(self.reader.known[row]["name"]) for row in reading)
+            raise GroundworkError(f"a chip holds {count} bands where {len(reading)} are read: {names}")
+        if dates != ([self.dates] if self.dates > 1 else []):
+            raise GroundworkError(
+                f"a chip holds {dates[0] if dates else 1} dates where {self.dates} are read"
+            )
+        if rows % self.patch or columns % self.patch:
+            raise GroundworkError(
+                f"a chip of {rows} × {columns} pixels cannot be cut into patches of {self.patch}: "
+                "choose a chip that is a multiple of the patch"
+            )
 
-    def cut(self, pixels: torch.Tensor) -> Patches:
-        """Standardise images [B, C, H, W] and cut them into patches."""
-        batch, bands, height, width = pixels.shape
-        side, grid = self.patch, (height // self.patch, width // self.patch)
-        tiles = self.standardise(pixels).view(batch, bands, grid[0], side, grid[1], side)
-        values = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid[0] * grid[1], -1)
+    def cut(self, batch: Batch) -> Patches:
+        """Standardise the images of a batch and cut them into patches."""
+        source = batch["source"]
+        standardised = self.reader.standardise(batch["pixels"], source)
+        images, device = len(standardised), standardised.device
+        *_, bands, height, width = standardised.shape
+        side, rows, columns = self.patch, height // self.patch, width // self.patch
+        tiles = standardised.view(-1, bands, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+        values = tiles.reshape(images, -1, bands * side**2)
         share = 1 - values.isnan().float().mean(-1)
-        rotation = rotations(grid, self.config.hidden_size // self.config.num_attention_heads, pixels.device)
-        return Patches(values, share, rotation[None, :, None, None], grid)
+        if len(self.reader.readings) > 1:
+            own = torch.tensor([len(reading) for reading in self.reader.readings]).to(share)
+            share = (share * bands / own[source][:, None]).clamp(max=1.0)
+        dates = values.shape[1] // (rows * columns)
+        rotation = rotations(
+            (rows, columns), self.config.hidden_size // self.config.num_attention_heads, device
+        )
+        rotation = rotation.repeat(dates, 1)[None, :, None, None]
+        added = self.whereabouts(images, dates, batch.get("place"), batch.get("day"))
+        context = None if added is None else added.repeat_interleave(rows * columns, 1)
+        return Patches(values, share, rotation, source, context, (dates, rows, columns))
 
-    def embed(self, values: torch.Tensor, share: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-        """Patches [B, K, C * patch²] -> embeddings [B, K, D], zero where the share of data [B, K] is."""
-        bands = self.pixel_channels
-        filters = self.filters(self.band_wavelength[:bands], self.band_channel[:bands])
-        content = values.nan_to_num(0.0).to(filters.dtype) @ filters
-        tokens = content + self.patch_bias + (1 - share)[..., None] * self.gap
+    def embed(
+        self,
+        patches: Patches,
+        chosen: torch.Tensor | None = None,
+        share: torch.Tensor | None = None,
+        kept: Sequence[Sequence[int]] | None = None,
+    ) -> torch.Tensor:
+        """Embeddings [B, K, D] of patches, zero where there is no data.
+
+        All of them, or those ``chosen`` int64 [B, K]. ``share`` [B, K] stands for the share of data of the
+        chosen ones; ``kept`` are the bands that may be seen, by source.
+        """
+        values, context, rotation = patches.values, patches.context, patches.rotation
+        if chosen is None:
+            share = patches.share
+        else:
+            values = rows_of(values, chosen)
+            context = None if context is None else rows_of(context, chosen)
+            rotation = rotation[0, chosen]
+        assert share is not None  # noqa: S101 - narrows the type: it comes with what is chosen
+        tokens = self.reader(values, patches.source, kept) + self.patch_bias
+        tokens = tokens + (1 - share)[..., None] * self.gap
+        if context is not None:
+            tokens = tokens + context
         tokens = tokens.to(self.patch_bias.dtype)
         mask = share > 0
         bias = key_bias(mask)
@@ -296,18 +303,20 @@ class RasterViT(Encoder):
         return self.norm(tokens) * mask[..., None]
 
     def forward(self, batch: Batch) -> Embeddings:
-        patches = self.cut(batch["pixels"])
-        tokens = self.embed(patches.values, patches.share, patches.rotation)
+        patches = self.cut(batch)
+        tokens = self.embed(patches)
         mask = patches.share > 0
         return Embeddings(tokens, tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1), mask)
 
     def dense(self, batch: Batch) -> DenseFeatures:
-        patches = self.cut(batch["pixels"])
-        tokens = self.embed(patches.values, patches.share, patches.rotation)
-        pixels = self.standardise(batch["pixels"])
+        patches = self.cut(batch)
+        tokens = self.embed(patches)
+        # Dates lie behind one another, so that a head sees what has changed.
+        pixels = self.reader.standardise(batch["pixels"], batch["source"])
+        pixels = pixels.flatten(1, 2) if pixels.dim() == 5 else pixels
         seen = pixels.isfinite()
         return DenseFeatures(
-            tokens.transpose(1, 2).unflatten(2, patches.grid),
+            tokens.unflatten(1, patches.grid).permute(0, 1, 4, 2, 3).flatten(1, 2),
             torch.where(seen, pixels, 0).to(tokens.dtype),
             seen.any(1),
         )
@@ -319,45 +328,61 @@ class RasterViT(Encoder):
         ratio: float,
         generator: torch.Generator | None = None,
     ) -> Masked:
-        """Hide ``ratio`` of the patches that hold data, and embed the others.
+        """Hide ``ratio`` of the patches that hold data, and often some bands and dates, and embed the rest.
 
-        The target is what is in a hidden patch: standardised bands, scaled to the mean and the
-        spread of that patch, NaN where there is no data.
+        The target of token level is what is in a hidden patch, in one band after the other: standardised,
+        scaled to the mean and the spread of that patch over all bands, NaN where there is no data.
         """
         if self.decoder is None:
             raise GroundworkError("a tuned encoder has no decoder left: pretrain its foundation instead")
-        [target] = targets
-        patches = self.cut(batch["pixels"])
-        values, share = patches.values, patches.share
-        mask = share > 0
-        noise = torch.rand(share.shape, generator=generator, device=share.device)
-        order = noise.masked_fill(~mask, 2.0).argsort(1)
+        counts = [len(reading) for reading in self.reader.readings]
+        kept = [kept_bands(count, generator) for count in counts]
+        wanted = [predicted_bands(count, generator) for count in counts]
+        patches = self.cut(batch)
+        mask = patches.share > 0
+        order = visible_order(mask, patches.grid[0], generator)
         rank = order.argsort(1)
-        kept = (mask.sum(1) * (1 - ratio)).round().clamp(min=1)
-        is_visible = mask & (rank < kept[:, None])
+        shown = (mask.sum(1) * (1 - ratio)).round().clamp(min=1)
+        is_visible = mask & (rank < shown[:, None])
         # Chips that show fewer patches than others of their batch are padded with hidden ones, which
         # are then as if they held no data.
-        chosen = order[:, : int(kept.max())]
-        first = torch.arange(len(chosen), device=chosen.device)[:, None] * values.shape[1]
-        visible = self.embed(
-            # Whole rows, which is much faster than to gather element by element.
-            values.flatten(0, 1).index_select(0, (chosen + first).flatten()).view(*chosen.shape, -1),
-            share.gather(1, chosen) * is_visible.gather(1, chosen),
-            patches.rotation[0, chosen],
-        )
-        features = self.decoder(visible, rank, is_visible, patches)
-        return Masked(
-            {target.name: features},
-            {target.name: _evened(values[mask & ~is_visible], share[mask & ~is_visible])},
-        )
+        chosen = order[:, : int(shown.max())]
+        share = patches.share.gather(1, chosen) * is_visible.gather(1, chosen)
+        visible = self.embed(patches, chosen, share, kept)
+        features = {
+            target.name: visible.sum(1) / (share > 0).sum(1, keepdim=True).clamp(min=1) for target in targets
+        }
+        truths = {target.name: batch[target.name] for target in targets if target.level == "sample"}
+        [patch] = [target for target in targets if target.level == "token"]
+        hidden = mask & ~is_visible
+        tokens = self.decoder(visible, rank, is_visible, mask, patches.rotation, patches.grid[0])
+        features[patch.name], truths[patch.name] = self._filled_in(tokens, hidden, patches, wanted)
+        return Masked(features, truths)
+
+    def _filled_in(
+        self,
+        tokens: torch.Tensor,
+        hidden: torch.Tensor,
+        patches: Patches,
+        wanted: Sequence[Sequence[int]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features [M, D] and truths [M, patch²] of the ``wanted`` bands of each ``hidden`` [B, N] patch."""
+        assert self.decoder is not None  # noqa: S101 - narrows the type
+        features, truths = [], []
+        for place, among in self.reader.sources(patches.source):
+            its = hidden if among is None else torch.zeros_like(hidden).index_copy(0, among, hidden[among])
+            own = patches.values[its].unflatten(-1, (-1, self.patch**2))
+            codes = self.reader.codes(place, wanted[place])
+            features.append(self.decoder.in_bands(tokens[its], codes).flatten(0, 1))
+            truths.append(evened(own[:, : self.reader.count(place)])[:, list(wanted[place])].flatten(0, 1))
+        return torch.cat(features), torch.cat(truths)
 
 
-def _evened(hidden: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Patches [M, k] scaled to their own mean and spread; ``share`` [M] of each is data, the rest is NaN."""
-    # Most have no gaps, and to look for some in each costs as much as a layer.
-    mean_of = torch.mean if (share == 1).all() else torch.nanmean
-    centred = hidden - mean_of(hidden, -1, keepdim=True)
-    return centred * (mean_of(centred.square(), -1, keepdim=True) + FLAT).rsqrt()
+def rows_of(table: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Rows ``chosen`` int64 [B, K] of each table [B, N, k]: [B, K, k]."""
+    first = torch.arange(len(chosen), device=chosen.device)[:, None] * table.shape[1]
+    # Whole rows, which is much faster than to gather element by element.
+    return table.flatten(0, 1).index_select(0, (chosen + first).flatten()).view(*chosen.shape, -1)
 
 
 AutoConfig.register(RasterViTConfig.model_type, RasterViTConfig)

@@ -163,7 +163,7 @@ class TaskModel(nn.Module):
         outputs = sum(target.outputs for target in self.targets)
         width = encoder.config.hidden_size
         self.head: nn.Module = (
-            PixelHead(width, encoder.pixel_channels, outputs, dropout, linear_head)
+            PixelHead(encoder.dense_width, encoder.pixel_channels, outputs, dropout, linear_head)
             if self.answers_pixels
             else Head(width, outputs, dropout, linear_head, sum(target.size for target in computed))
         )

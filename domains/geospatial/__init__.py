@@ -74,9 +74,8 @@ class Geospatial:
         return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
-        """The pixels of each patch, all bands."""
-        raster = cast(RasterEncoding, spec)
-        return (TargetSpec("patch", "token", "reals", raster.patch**2 * len(raster.bands)),)
+        """The pixels of each patch in a band."""
+        return (TargetSpec("patch", "token", "reals", cast(RasterEncoding, spec).patch ** 2),)
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
         return {}

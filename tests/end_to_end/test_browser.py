@@ -74,7 +74,7 @@ def fill(form: Any, epochs: int) -> None:
 
 
 def open_run(page: Any, called: str) -> None:
-    """Follow the link to a run that was just asked for, as one does: again, where the page has not shown it."""
+    """Follow the link to a run that was just asked for; ask again where a busy server has not taken it."""
     link = page.get_by_role("link", name=called).first
     try:
         link.wait_for()

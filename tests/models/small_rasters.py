@@ -11,7 +11,7 @@ import torch
 from domains.contract import EncodingSpec, Sample, TargetSpec
 from models.raster_vit import RasterViT
 
-PATCH = TargetSpec("patch", "token", "reals", 8 * 8 * 3)
+PATCH = TargetSpec("patch", "token", "reals", 8 * 8)
 
 
 class Encoding(EncodingSpec):
@@ -20,6 +20,7 @@ class Encoding(EncodingSpec):
     chip: int = 32
     patch: int = 8
     bands: tuple[dict[str, Any], ...] = ()
+    dates: int = 1
 
 
 def optical(name: str, wavelength: float, unit: str = "reflectance") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from small_rasters import (
     BLUE,
     GREEN,
     NIR,
+    PATCH,
     RED,
     RGB,
     SWIR,
@@ -33,8 +34,9 @@ def test_statistics_are_those_of_the_samples_without_gaps_and_tails() -> None:
     pixels[:, 1, 0, :3] = 1e6
     encoder = encoder_of(Encoding(bands=(RED, GREEN)))
     encoder.fit_input(Encoding(bands=(radar("x"), radar("y"))), [{"pixels": chip} for chip in pixels])
-    np.testing.assert_allclose(encoder.band_mean[:2], [5, -2], atol=0.03)
-    np.testing.assert_allclose(encoder.band_spread[:2], [2, 0.1], rtol=0.05)
+    [reading] = encoder.reader.readings
+    np.testing.assert_allclose(encoder.reader.mean[reading], [5, -2], atol=0.03)
+    np.testing.assert_allclose(encoder.reader.spread[reading], [2, 0.1], rtol=0.05)
 
 
 def test_a_constant_band_stays_finite() -> None:
@@ -47,37 +49,38 @@ def test_a_constant_band_stays_finite() -> None:
 def test_a_foundation_keeps_what_it_knows_and_measures_what_is_new(tmp_path: Path) -> None:
     encoder_of().save_pretrained(tmp_path / "foundation")
     encoder = RasterViT.from_pretrained(tmp_path / "foundation")
-    known = dict(zip(("B4", "B3", "B2"), encoder.band_mean.tolist(), strict=True))
+    known = dict(zip(("B4", "B3", "B2"), encoder.reader.mean.tolist(), strict=True))
     task = Encoding(bands=(NIR, BLUE, radar("slope"), RED, SWIR))
     samples = [{"pixels": sample["pixels"] + 100} for sample in textures(30, 5)]
     encoder.fit_input(task, samples)
     assert encoder.pixel_channels == 5
     fresh = np.mean([sample["pixels"] for sample in samples], axis=(0, 2, 3))
-    expected = [fresh[0], known["B2"], fresh[2], known["B4"], fresh[4], known["B3"]]
-    np.testing.assert_allclose(encoder.band_mean, expected, atol=0.05)
-    assert encoder.band_mean[1].item() == known["B2"]
+    [reading] = encoder.reader.readings
+    expected = [fresh[0], known["B2"], fresh[2], known["B4"], fresh[4]]
+    np.testing.assert_allclose(encoder.reader.mean[reading], expected, atol=0.05)
+    assert encoder.reader.mean[reading[1]].item() == known["B2"]
     encoder.save_pretrained(tmp_path / "task")
     loaded = RasterViT.from_pretrained(tmp_path / "task").eval()
     np.testing.assert_array_equal(embed(loaded, samples[:3]), embed(encoder.eval(), samples[:3]))
     encoder.fit_input(RGB, textures(2, 3))
-    np.testing.assert_array_equal(encoder.band_mean[:3], list(known.values()))
+    np.testing.assert_array_equal(encoder.reader.mean[encoder.reader.readings[0]], list(known.values()))
     assert encoder.fit_input(RGB, []) is None  # nothing new, nothing measured
 
 
 def test_the_same_name_on_another_sensor_is_another_band() -> None:
     encoder = encoder_of(Encoding(bands=(optical("B5", 705),)))
     encoder.fit_input(Encoding(bands=(optical("B5", 865),)), [{"pixels": np.full((1, 8, 8), 9, np.float32)}])
-    assert encoder.band_mean[0] == 9
+    assert encoder.reader.mean[encoder.reader.readings[0]] == 9
     encoder.fit_input(Encoding(bands=(optical("B5", 704),)), [])
-    assert encoder.band_mean[0] != 9
+    assert encoder.reader.mean[encoder.reader.readings[0]] != 9
 
 
 def test_a_new_channel_starts_alike_whatever_else_there_is() -> None:
     both, one = encoder_of(), encoder_of()
     both.fit_input(Encoding(bands=(radar("slope"), radar("height"))), textures(2, 2))
     one.fit_input(Encoding(bands=(radar("height"),)), textures(2, 1))
-    torch.testing.assert_close(both.filters.channel.weight[-1], one.filters.channel.weight[-1])
-    assert (both.filters.channel.weight[-1] != both.filters.channel.weight[-2]).any()
+    torch.testing.assert_close(both.reader.filters.channel.weight[-1], one.reader.filters.channel.weight[-1])
+    assert (both.reader.filters.channel.weight[-1] != both.reader.filters.channel.weight[-2]).any()
 
 
 @pytest.mark.parametrize(
@@ -107,3 +110,27 @@ def test_without_statistics_nothing_is_embedded() -> None:
     fresh = RasterViT.create("tiny", RGB)
     with pytest.raises(GroundworkError, match="statistics"):
         fresh.collate(textures(1, 3))
+
+
+def test_sources_with_bands_of_their_own_share_a_batch() -> None:
+    """What a chip becomes depends on its own bands, and not on those of its neighbours."""
+    encoder = encoder_of()
+    task = Encoding(bands=(NIR, radar("VV", "VV"), RED, SWIR, GREEN))
+    colour, many = textures(3, 3), textures(4, 5, seed=1)
+    encoder.fit_inputs([(RGB, colour), (task, many)])
+    samples = [{**sample, "source": np.int64(sample["pixels"].shape[0] == 5)} for sample in (*many, *colour)]
+    together = embed(encoder, [samples[place] for place in (0, 4, 1, 5, 2, 6, 3)])
+    apart = np.concatenate([embed(encoder, [sample]) for sample in samples])
+    np.testing.assert_allclose(together, apart[[0, 4, 1, 5, 2, 6, 3]], atol=1e-5)
+    with torch.no_grad():
+        masked = encoder.masked_forward(encoder.collate(samples), [PATCH], 0.5)
+    # Five bands are more than are filled in at once.
+    assert masked.features["patch"].shape == ((4 * 4 + 3 * 3) * 8, 32)
+    assert masked.targets["patch"].isfinite().all()
+
+
+def test_a_source_of_other_bands_is_refused_with_its_bands() -> None:
+    encoder = encoder_of()
+    encoder.fit_inputs([(RGB, textures(2, 3)), (Encoding(bands=(NIR, SWIR)), textures(2, 2))])
+    with pytest.raises(GroundworkError, match="3 bands where 2 are read: B8, B11"):
+        encoder.collate([{**textures(1, 3)[0], "source": np.int64(1)}])

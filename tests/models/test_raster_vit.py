@@ -30,6 +30,7 @@ from models.encoder import parameter_count
 from models.pretraining import PretrainingModel
 from models.raster_vit import RasterViT
 from models.tuning import TaskModel, prepare
+from models.whereabouts import MOST_DATES
 
 TOLERANCE = 1e-5
 
@@ -133,7 +134,7 @@ def test_a_gap_is_not_a_mean_value(encoder: RasterViT) -> None:
     gap = with_gap(sample, slice(4), slice(4))
     filled = {
         "pixels": np.where(
-            np.isnan(gap["pixels"]), encoder.band_mean.numpy()[:, None, None], sample["pixels"]
+            np.isnan(gap["pixels"]), encoder.reader.mean.numpy()[:, None, None], sample["pixels"]
         )
     }
     assert np.abs(embed(encoder, [gap]) - embed(encoder, [filled])).max() > 1e-4
@@ -157,7 +158,7 @@ def test_a_chip_without_data_harms_nobody(encoder: RasterViT) -> None:
     assert mask.sum(1).tolist() == [0, 16]
     np.testing.assert_allclose(pooled[1:], embed(encoder, [sample]), atol=TOLERANCE)
     masked = encoder.masked_forward(batch, [PATCH], 0.5)
-    assert len(masked.features["patch"]) == 8
+    assert len(masked.features["patch"]) == 8 * 3
     assert torch.isfinite(masked.features["patch"]).all()
     model = PretrainingModel(encoder, [PATCH], 0.5)
     assert torch.isfinite(model(encoder.collate([empty]))["loss"])
@@ -187,12 +188,13 @@ def test_masked_shapes_follow_the_data(encoder: RasterViT) -> None:
     whole, other = textures(2, 3)
     gap = with_gap(with_gap(other, slice(8), slice(None)), slice(8, 12), slice(12, 30), slice(1))
     features, truth = hide(encoder, encoder.collate([whole, gap]))
-    assert features.shape == (12 + 9, 32)
-    assert truth.shape == (12 + 9, 8 * 8 * 3)
-    assert not truth[:12].isnan().any()
-    assert 0 < truth[12:].isnan().sum() <= 4 * 18
-    np.testing.assert_allclose(truth.nanmean(1), 0, atol=1e-5)
-    np.testing.assert_allclose(truth.square().nanmean(1).sqrt(), 1, atol=1e-2)
+    assert features.shape == ((12 + 9) * 3, 32)
+    assert truth.shape == ((12 + 9) * 3, 8 * 8)
+    patches = truth.view(12 + 9, 3 * 8 * 8)
+    assert not patches[:12].isnan().any()
+    assert 0 < patches[12:].isnan().sum() <= 4 * 18
+    np.testing.assert_allclose(patches.nanmean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(patches.square().nanmean(1).sqrt(), 1, atol=1e-2)
 
 
 def test_hidden_patches_are_hidden_and_visible_ones_are_used(encoder: RasterViT) -> None:
@@ -234,9 +236,18 @@ def test_batch_mates_change_nothing_in_pretraining(encoder: RasterViT) -> None:
 
 
 def test_every_parameter_learns_in_pretraining() -> None:
-    encoder = encoder_of(Encoding(bands=(RED, radar("1", "VV"), NIR))).train()
+    encoding = Encoding(bands=(RED, radar("1", "VV"), NIR), dates=MOST_DATES)
+    encoder = encoder_of(encoding).train()
     model = PretrainingModel(encoder, [PATCH], 0.5)
-    samples = [with_gap(sample, slice(4), slice(4)) for sample in textures(8, 3)]
+    samples = [
+        {
+            "pixels": with_gap(sample, slice(4), slice(4))["pixels"][None].repeat(MOST_DATES, 0),
+            "place": np.array([7.0, 46.0], np.float32),
+            "day": np.arange(1, MOST_DATES + 1, dtype=np.float32),
+        }
+        for sample in textures(8, 3)
+    ]
+    torch.manual_seed(0)
     model(encoder.collate(samples))["loss"].backward()
     idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not idle
@@ -297,9 +308,9 @@ def test_dense_features_lie_on_the_pixels(encoder: RasterViT) -> None:
     assert dense.valid[0].all()
     assert dense.valid[1].sum() == 32 * 32 - 8 * 16
     assert not dense.pixels[1, :, :8, :16].any()
-    scaled = (samples[0]["pixels"] - encoder.band_mean.numpy()[:, None, None]) / encoder.band_spread.numpy()[
-        :, None, None
-    ]
+    scaled = (
+        samples[0]["pixels"] - encoder.reader.mean.numpy()[:, None, None]
+    ) / encoder.reader.spread.numpy()[:, None, None]
     np.testing.assert_allclose(dense.pixels[0], scaled, atol=TOLERANCE)
 
 
