@@ -147,14 +147,14 @@ class TargetSpec:
     """Something that pretraining predicts.
 
     ``level`` says what carries the target: a ``token`` of the sample (atom, patch), a ``relation``
-    between two tokens (bond), or the whole ``sample``. ``kind`` says how it is scored: ``classes``
-    are integer codes below ``size``; ``reals`` are ``size`` numbers, standardised by the loss, with
-    NaN where there is no value; ``bits`` are ``size`` zeros and ones, of samples only, packed eight to
-    a byte with the first the highest (as ``numpy.packbits`` does).
+    between two tokens (bond), a ``channel`` (band), or the whole ``sample``. ``kind`` says how it is
+    scored: ``classes`` are integer codes below ``size``; ``reals`` are ``size`` numbers, standardised by
+    the loss, with NaN where there is no value; ``bits`` are ``size`` zeros and ones, of samples only,
+    packed eight to a byte with the first the highest (as ``numpy.packbits`` does).
     """
 
     name: str
-    level: Literal["token", "relation", "sample"]
+    level: Literal["token", "relation", "channel", "sample"]
     kind: Literal["classes", "reals", "bits"]
     size: int
 
@@ -301,11 +301,15 @@ class Domain(Protocol):
         ...
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
-        """What pretraining can predict. Token and relation targets are arrays of the sample."""
+        """What pretraining can predict; those of sample level are ``computed``, others the encoder knows."""
+        ...
+
+    def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
+        """What ``describe`` computes of a whole record, for heads to see beside an embedding."""
         ...
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
-        """Values of the sample-level pretraining targets: reals float32 [size], bits uint8 [size / 8]."""
+        """Values of what is ``computed``: reals float32 [size], bits uint8 [size / 8]."""
         ...
 
     def labels(self, record: Record, targets: Sequence[str]) -> Sample:

@@ -12,6 +12,7 @@ import torch
 from domains.contract import Sample
 from flows.jobs import TrainingRun
 from flows.labelled import LabelledData
+from flows.settings import settings_class
 from models.encoder import Batch, Encoder
 from models.pretraining import PretrainingModel
 from models.settings import PretrainingSettings, TrainingSettings, TuningSettings
@@ -29,7 +30,8 @@ def adapt(run: TrainingRun, encoder: Encoder, data: LabelledData, member: int) -
     training, validation = data.store.subset(data.split.train), data.store.subset(data.split.val)
     torch.manual_seed(settings.seed + member)
     targets = job.domain.pretraining_targets(job.spec)
-    model = PretrainingModel(encoder, targets, PretrainingSettings().mask_ratio)
+    hiding = settings_class("pretrain", job.domain.name)().part(PretrainingSettings)
+    model = PretrainingModel(encoder, targets, hiding.mask_ratio, hiding.contrast)
     model.fit_scaling(data.store.subset(data.split.train[:20_000]))
     job.journal.say(f"adapting to {len(training):,} {job.domain.noun}s, {epochs} epochs")
 

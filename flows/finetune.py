@@ -12,7 +12,7 @@ from flows import heldout, recipes
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import calibration_figure, promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
-from flows.jobs import Job, TrainingRun, training_run
+from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
@@ -91,7 +91,11 @@ def _labelled(
     labels = [name for name in targets if name in source.pixel_targets]
     tuning = settings.part(TuningSettings)
     compares = is_wanted(tuning, pixels=bool(labels))
-    describe = compares or bool(computed_features(job)) or bool(tuning.adapt_epochs)
+    describe = (
+        compares
+        or bool(computed_features(job, pixels=bool(labels)))
+        or (learns_computed(job) and tuning.adapt_epochs > 0)
+    )
     store = ingest(
         domain, source, job.spec, job.home, journal, describe=describe, keep=targets, labels=labels
     )

@@ -72,6 +72,11 @@ class TrainingRun:
         self.tracked.log_rejects(rejects)
 
 
+def learns_computed(job: Job) -> bool:
+    """Whether pretraining predicts what the domain computes of whole records."""
+    return any(target.level == "sample" for target in job.domain.pretraining_targets(job.spec))
+
+
 @contextmanager
 def training_run(job: Job) -> Iterator[TrainingRun]:
     """Open the job's folder and its MLflow run, or continue both where the settings say ``resume``.

@@ -11,12 +11,22 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from domains.contract import EncodingSpec, GroundworkError, Record, Row, Sample, SplitSpec, load_domain
+from domains.contract import (
+    EncodingSpec,
+    GroundworkError,
+    Record,
+    Row,
+    Sample,
+    Source,
+    SplitSpec,
+    load_domain,
+)
+from domains.mixture import Mixture
 from domains.splits import Split, split
 from domains.store import Store
 from domains.workers import in_workers, usable_processors
 from flows.ingest import ingest
-from flows.jobs import Job, TrainingRun, training_run
+from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.promotion import decide_foundation
 from flows.registration import lineage, register_version
 from flows.settings import DataSettings, LimitSettings
@@ -41,22 +51,23 @@ MOST_WORKERS = 8
 
 def pretrain(job: Job) -> Version:
     """Encode, train, register; returns the new version. Raises GroundworkError for unusable input."""
-    domain, settings, home, journal = job.domain, job.settings, job.home, job.journal
+    domain, settings, journal = job.domain, job.settings, job.journal
     training = settings.part(TrainingSettings)
     chosen = {"learning_rate": training.learning_rate or LEARNING_RATE, "epochs": training.epochs or EPOCHS}
     training = training.model_copy(update=chosen)
+    limit = settings.part(LimitSettings)
+    # Opened before anything is written, so that typos cost nothing.
+    sources = [job.source, *(_opened(job, name) for name in limit.also)]
     with training_run(job) as run:
-        store = journal.step(
-            "encode", lambda: ingest(domain, job.source, job.spec, home, journal, describe=True)
-        )
+        store, *others = journal.step("encode", lambda: [_encoded(job, source) for source in sources])
         run.log_rows(store, list(store.rejects()))
-        limit = settings.part(LimitSettings)
-        drawn = _drawn(store, limit, training.seed)
-        drawn = (
-            journal.step("exclude", lambda: _strangers(job, drawn, limit.exclude)) if limit.exclude else drawn
-        )
+        for source, other in zip(sources[1:], others, strict=True):
+            run.tracked.log_dataset(source.name, source.origin, source.digest, asdict(other.counts), "also")
+        drawn = _drawn(Mixture([store, *others]), limit, training.seed)
+        if limit.exclude:
+            drawn = journal.step("exclude", lambda: _strangers(job, sources, drawn, limit.exclude))
         sides = _sides(drawn, training.seed)
-        model = _model(job, drawn, sides)
+        model = _model(job, sources, drawn, sides)
         journal.say(
             f"training {parameter_count(model.encoder):,} parameters on {len(sides.train):,} "
             f"{domain.noun}s, {training.epochs} epochs"
@@ -93,8 +104,22 @@ def pretrain(job: Job) -> Version:
     return version
 
 
+def _opened(job: Job, name: str) -> Source:
+    encoding = job.settings.part(job.domain.encoding)
+    source = open_source(
+        job.domain, DataSettings(dataset=name), encoding, job.home, trusted=job.journal.trusted
+    )
+    for remark in source.remarks:
+        job.journal.say(remark)
+    return source
+
+
+def _encoded(job: Job, source: Source) -> Store:
+    return ingest(job.domain, source, source.encoding, job.home, job.journal, describe=learns_computed(job))
+
+
 def _train(
-    run: TrainingRun, model: PretrainingModel, store: Store, sides: Split, training: TrainingSettings
+    run: TrainingRun, model: PretrainingModel, store: Mixture, sides: Split, training: TrainingSettings
 ) -> TrainingResult:
     with run.job.journal.training_slot():
         return train(
@@ -143,7 +168,7 @@ class _Collator:
         return {"batch": self.encoder.collate(samples)}
 
 
-def _drawn(store: Store, limit: LimitSettings, seed: int) -> Store:
+def _drawn(store: Mixture, limit: LimitSettings, seed: int) -> Mixture:
     """As many records as are wanted, drawn by the seed."""
     count = len(store)
     if not limit.max_records or limit.max_records >= count:
@@ -151,7 +176,7 @@ def _drawn(store: Store, limit: LimitSettings, seed: int) -> Store:
     return store.subset(np.sort(np.random.default_rng(seed).permutation(count)[: limit.max_records]))
 
 
-def _sides(store: Store, seed: int) -> Split:
+def _sides(store: Mixture, seed: int) -> Split:
     """Which records train, and which are held out to watch the loss."""
     if len(store) < FEWEST_RECORDS:
         raise GroundworkError(
@@ -162,22 +187,21 @@ def _sides(store: Store, seed: int) -> Split:
     return split(np.arange(len(store)), spec, store.identities)
 
 
-def _strangers(job: Job, store: Store, excluded: Sequence[str]) -> Store:
+def _strangers(job: Job, sources: Sequence[Source], store: Mixture, excluded: Sequence[str]) -> Mixture:
     """The records that are not kin to any in the excluded datasets."""
-    domain, spec = job.domain, job.spec
+    domain = job.domain
     kin: set[str] = set()
     for name in excluded:
-        source = open_source(domain, DataSettings(dataset=name), spec, job.home, trusted=job.journal.trusted)
-        kin.update(key for key in _kinships(job, source.stream()) if key)
-    wanted = store.rows  # in order, as they were drawn
-    rows = (row for row in job.source.stream() if _holds(wanted, row.index))
-    is_strange = []
-    for key in _kinships(job, rows):
-        is_strange.append(key not in kin)
-        if len(is_strange) % ROWS_AT_ONCE == 0:
-            job.journal.progress(f"{len(is_strange):,} compared", len(is_strange) / len(store))
-    if len(is_strange) != len(store):
-        raise GroundworkError(f"{job.source.origin} has changed while it was read: run again")
+        kin.update(key for key in _kinships(job, _opened(job, name)) if key)
+    is_strange: list[bool] = []
+    for source, part in zip(sources, store.parts(), strict=True):
+        known = len(is_strange)
+        for key in _kinships(job, source, part.rows):  # in order, as they were drawn
+            is_strange.append(key not in kin)
+            if len(is_strange) % ROWS_AT_ONCE == 0:
+                job.journal.progress(f"{len(is_strange):,} compared", len(is_strange) / len(store))
+        if len(is_strange) - known != len(part):
+            raise GroundworkError(f"{source.origin} has changed while it was read: run again")
     strangers = np.flatnonzero(is_strange)
     job.journal.say(
         f"{len(store) - len(strangers):,} {domain.noun}s are left out: "
@@ -191,12 +215,16 @@ def _holds(ordered: np.ndarray, value: int) -> bool:
     return bool(place < len(ordered) and ordered[place] == value)
 
 
-def _kinships(job: Job, rows: Iterator[Row]) -> Iterator[str]:
-    """The key of each row in turn, empty for a reject: on all processors, for it costs more than encoding."""
+def _kinships(job: Job, source: Source, wanted: np.ndarray | None = None) -> Iterator[str]:
+    """The key of each row in turn, or of those ``wanted``, ascending; empty for a reject.
+
+    On all processors, for it costs more than encoding.
+    """
+    rows = (row for row in source.stream() if wanted is None or _holds(wanted, row.index))
     first = list(islice(rows, ROWS_AT_ONCE))
     chunks = chain([first], iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []))
     workers = min(MOST_WORKERS, usable_processors()) if len(first) == ROWS_AT_ONCE else 1
-    for keys in in_workers(workers, _keys, ((job.domain.name, job.spec, chunk) for chunk in chunks)):
+    for keys in in_workers(workers, _keys, ((job.domain.name, source.encoding, chunk) for chunk in chunks)):
         yield from keys
 
 
@@ -206,13 +234,15 @@ def _keys(domain_name: str, spec: EncodingSpec, rows: list[Row]) -> list[str]:
     return [domain.kinship(record) if isinstance(record, Record) else "" for record in records]
 
 
-def _model(job: Job, store: Store, sides: Split) -> PretrainingModel:
+def _model(job: Job, sources: Sequence[Source], store: Mixture, sides: Split) -> PretrainingModel:
     settings = job.settings
     torch.manual_seed(settings.part(TrainingSettings).seed)
     encoder = create_encoder(job.domain.name, job.settings.part(SizeSettings).size, job.spec)
-    encoder.fit_input(job.spec, store.subset(sides.train))
+    parts = store.subset(np.sort(sides.train)).parts()
+    encoder.fit_inputs([(source.encoding, part) for source, part in zip(sources, parts, strict=True)])
     targets = job.domain.pretraining_targets(job.spec)
-    model = PretrainingModel(encoder, targets, settings.part(PretrainingSettings).mask_ratio)
+    hiding = settings.part(PretrainingSettings)
+    model = PretrainingModel(encoder, targets, hiding.mask_ratio, hiding.contrast)
     model.fit_scaling(store.subset(sides.train[:20_000]))
     return model
 

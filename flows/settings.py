@@ -65,8 +65,16 @@ class DataSettings(BaseModel):
 
 
 class LimitSettings(BaseModel):
-    """How much of a corpus pretraining reads."""
+    """What pretraining reads beside its dataset, and how much of all."""
 
+    also: Annotated[
+        list[str],
+        Field(
+            max_length=1000,
+            description="More datasets to learn from along with it, named as it is; rasters may hold bands "
+            "of their own",
+        ),
+    ] = []
     max_records: Annotated[
         int,
         Field(

@@ -16,7 +16,7 @@ from domains.contract import GroundworkError, Target
 from flows.jobs import TrainingRun
 from flows.labelled import LabelledData
 from flows.starting_point import foundation_encoder
-from models.encoder import Encoder, sample_targets
+from models.encoder import Encoder
 from models.gaussian_process import BATCH, GaussianProcess, extended, fit
 from models.settings import TrainingSettings, TuningSettings
 from models.targets import is_pixel_task
@@ -48,7 +48,7 @@ def stack(
     targets = data.task.targets
     if not is_wanted(job.settings.part(TuningSettings), pixels=is_pixel_task(targets)):
         return None
-    parts = sample_targets(job.domain, job.spec)
+    parts = tuple(job.domain.computed(job.spec))
     encoder = foundation_encoder(job, data, foundation)
     if encoder is None and not parts:
         return None

@@ -18,10 +18,10 @@ from flows.jobs import Job, TrainingRun
 from flows.labelled import LabelledData
 from flows.starting_point import starting_point
 from flows.warm_start import WarmStart
-from models.encoder import Encoder, parameter_count, sample_targets
+from models.encoder import Encoder, parameter_count
 from models.progress import Progress
 from models.settings import TrainingSettings, TuningSettings
-from models.targets import pixel_labels
+from models.targets import is_pixel_task, pixel_labels
 from models.training import TrainingResult, train
 from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
 
@@ -82,7 +82,7 @@ def _prepared(
         data.task.targets,
         linear_head=tuning.mode == "probe",
         dropout=tuning.head_dropout,
-        computed=computed_features(job),
+        computed=computed_features(job, pixels=is_pixel_task(data.task.targets)),
     )
     if weights is None or not weights.hand_on_head(model, member):
         model.fit_scaling(_scaling_labels(data))
@@ -220,11 +220,14 @@ class _Labelled(Sequence[Any]):
         return sample, self.labels[index], self.signs[index]
 
 
-def computed_features(job: Job) -> tuple[TargetSpec, ...]:
-    """What the head sees beside the embedding; a probe tells what the embedding alone is worth."""
+def computed_features(job: Job, *, pixels: bool) -> tuple[TargetSpec, ...]:
+    """What the head sees beside the embedding; a probe tells what the embedding alone is worth.
+
+    Heads of pixel level look at pixels instead.
+    """
     tuning = job.settings.part(TuningSettings)
-    wanted = tuning.computed_features and tuning.mode != "probe"
-    return sample_targets(job.domain, job.spec) if wanted else ()
+    wanted = tuning.computed_features and tuning.mode != "probe" and not pixels
+    return tuple(job.domain.computed(job.spec)) if wanted else ()
 
 
 def _scaling_labels(data: LabelledData) -> np.ndarray:

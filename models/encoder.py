@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from domains.contract import Domain, EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
+from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
 from models.settings import Size
 
 # A version is one small file: a bar for each load would only litter logs and terminals.
@@ -46,12 +46,14 @@ class Masked(NamedTuple):
     """What remains visible of a masked batch, lined up with what was hidden.
 
     Both are keyed by the name of a ``TargetSpec``: ``features[name]`` is [M, D] for the M hidden
-    tokens, hidden relations or whole samples that the target is scored on; ``targets[name]`` is
+    tokens, hidden relations, channels or whole samples that the target is scored on; ``targets[name]`` is
     int64 [M] for classes and float32 [M, size] for reals.
     """
 
     features: dict[str, torch.Tensor]
     targets: dict[str, torch.Tensor]
+    views: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Embeddings [B, D] of two parts of each sample, where they were asked for."""
 
 
 class Encoder(PreTrainedModel):
@@ -119,6 +121,13 @@ class Encoder(PreTrainedModel):
     def discard_decoder(self) -> None:
         """Let go of what only ``masked_forward`` needs, before the encoder is tuned to a task."""
 
+    def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
+        """The samples as they might as well have been seen, with labels of pixels [B, H * W] along with them.
+
+        What is drawn follows torch's seed. Here: as they are.
+        """
+        return batch, labels
+
     @property
     def dense_width(self) -> int:
         """Channels of ``DenseFeatures.tokens``; for encoders of images only."""
@@ -139,10 +148,13 @@ class Encoder(PreTrainedModel):
         targets: Sequence[TargetSpec],
         ratio: float,
         generator: torch.Generator | None = None,
+        *,
+        views: bool = False,
     ) -> Masked:
         """Hide ``ratio`` of the tokens and relations and embed the rest.
 
-        Sample-level targets are read from the batch under their own name (float32 [B, size]).
+        Sample-level targets are read from the batch under their own name (float32 [B, size]). ``views`` asks
+        for two views of each sample; encoders that have none leave them out.
         """
         raise NotImplementedError
 
@@ -162,11 +174,6 @@ def create_encoder(domain: str, preset: Size, encoding: EncodingSpec) -> Encoder
     """A fresh encoder for a domain's data. Raises GroundworkError for an unknown domain."""
     created: Encoder = load_encoder_class(domain).create(preset, encoding)
     return created
-
-
-def sample_targets(domain: Domain, spec: EncodingSpec) -> tuple[TargetSpec, ...]:
-    """What the domain computes of whole records: to be predicted in pretraining, or seen by a head."""
-    return tuple(target for target in domain.pretraining_targets(spec) if target.level == "sample")
 
 
 def parameter_count(module: torch.nn.Module, trainable_only: bool = False) -> int:

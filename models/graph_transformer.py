@@ -329,6 +329,8 @@ class GraphTransformer(Encoder):
         targets: Sequence[TargetSpec],
         ratio: float,
         generator: torch.Generator | None = None,
+        *,
+        views: bool = False,
     ) -> Masked:
         layout = GraphLayout(batch["size"])
         device = batch["size"].device

@@ -73,6 +73,43 @@ class MaskedDecoder(nn.Module):
         return self.widen(tokens)[:, None] + self.band(codes.to(tokens.dtype))
 
 
+STATISTICS = 10
+"""Numbers that ``band_statistics`` gives of a band."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+EVERY = 4
+"""Quantiles are taken of every fourth pixel: sorting them all costs as much as a layer."""
+LEAST = 0.02
+"""Added before a logarithm is taken, in spreads of a band."""
+NEAR, FAR = 1, 4
+"""Pixels between which differences are taken."""
+
+
+def band_statistics(pixels: torch.Tensor) -> torch.Tensor:
+    """What each band of standardised chips [B, C, H, W] looks like on the whole, [B, C, ``STATISTICS``].
+
+    Mean, logarithms of the spread and of the differences between near and far pixels, correlation with the
+    mean of all bands (twice), quantiles; all of about unit spread. NaN for a band without data. To predict
+    them from a part of a chip is to an image what descriptors are to a molecule.
+    """
+    flat = pixels.flatten(2)
+    mean = flat.nanmean(2)
+    centred = flat - mean[..., None]
+    spread = centred.square().nanmean(2).sqrt()
+    brightness = flat.nanmean(1, keepdim=True)
+    brightness = brightness - brightness.nanmean(2, keepdim=True)
+    shared = (brightness * centred).nanmean(2)
+    correlation = shared / (brightness.square().nanmean(2).sqrt() * spread + LEAST**2)
+    quantiles = torch.nanquantile(flat[..., ::EVERY], torch.tensor(QUANTILES, device=pixels.device), dim=2)
+    logarithms = [(it + LEAST).log() for it in (spread, _apart(pixels, NEAR), _apart(pixels, FAR))]
+    return torch.cat([torch.stack([mean, *logarithms, 2 * correlation], 2), quantiles.permute(1, 2, 0)], 2)
+
+
+def _apart(pixels: torch.Tensor, step: int) -> torch.Tensor:
+    """Mean absolute difference between pixels ``step`` apart, down and across, [B, C]."""
+    down = (pixels[..., step:, :] - pixels[..., :-step, :]).abs().flatten(2).nanmean(2)
+    return (down + (pixels[..., step:] - pixels[..., :-step]).abs().flatten(2).nanmean(2)) / 2
+
+
 def evened(patches: torch.Tensor) -> torch.Tensor:
     """Patches [M, C, k] scaled to their own mean and spread over all bands; NaN stays NaN."""
     # Most have no gaps, and to look for some in each costs as much as a layer.

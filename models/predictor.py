@@ -27,7 +27,7 @@ from domains.contract import (
     load_domain,
     load_encoder_class,
 )
-from models.encoder import Batch, Encoder, sample_targets
+from models.encoder import Batch, Encoder
 from models.gaussian_process import GaussianProcess
 from models.settings import MOST_MEMBERS
 from models.targets import is_pixel_task
@@ -350,7 +350,7 @@ def _load_encoder(place: Path, contract: VersionContract) -> Encoder:
 
 def _computed(contract: VersionContract) -> tuple[TargetSpec, ...]:
     domain = load_domain(contract.domain)
-    return sample_targets(domain, domain.encoding(**contract.encoding))
+    return tuple(domain.computed(domain.encoding(**contract.encoding)))
 
 
 def _load_process(place: Path, contract: VersionContract) -> GaussianProcess:

@@ -2,7 +2,8 @@
 
 Masked prediction follows BERT and its graph form (Hu et al. 2020, attribute masking); regression of
 computed descriptors from the whole sample follows CheMeleon (Burns et al. 2025), and that of the bits of a
-fingerprint KPGT (Li et al. 2023).
+fingerprint KPGT (Li et al. 2023). Two views of a sample are to know one another among those of the others of
+their batch (van den Oord et al. 2018, InfoNCE; Chen et al. 2020, SimCLR).
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from domains.contract import Sample, TargetSpec
+from domains.contract import GroundworkError, Sample, TargetSpec
 from models.encoder import Batch, Encoder
+
+TEMPERATURE = 0.1
+VIEW_WIDTH = 128
 
 OUTLIER = 5.0
 """Standardised reals are clipped here: descriptors have tails that would rule the loss."""
@@ -27,15 +31,24 @@ class PretrainingModel(nn.Module):
     """An encoder with one small head per target.
 
     Shapes as in ``Encoder.masked_forward``; ``forward`` returns a scalar loss (mean over targets,
-    each the mean over its observed elements) under ``loss``, as the trainer expects.
+    each the mean over its observed elements; and ``contrast`` times that of two views) under ``loss``, as the
+    trainer expects.
     """
 
-    def __init__(self, encoder: Encoder, targets: Sequence[TargetSpec], mask_ratio: float) -> None:
+    def __init__(
+        self, encoder: Encoder, targets: Sequence[TargetSpec], mask_ratio: float, contrast: float = 0.0
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.targets = tuple(targets)
         self.mask_ratio = mask_ratio
+        self.contrast = contrast
         width = encoder.config.hidden_size
+        self.project = (
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, VIEW_WIDTH))
+            if contrast
+            else None
+        )
         self.heads = nn.ModuleDict(
             {
                 target.name: nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, target.size))
@@ -79,14 +92,24 @@ class PretrainingModel(nn.Module):
         self.get_buffer(f"entropy_{target.name}").copy_(entropy.mean())
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        masked = self.encoder.masked_forward(batch, self.targets, self.mask_ratio)
+        if self.training:
+            batch, _ = self.encoder.augment(batch)
+        views = self.project is not None
+        masked = self.encoder.masked_forward(batch, self.targets, self.mask_ratio, views=views)
         losses = [
             self.loss(
                 target, self.heads[target.name](masked.features[target.name]), masked.targets[target.name]
             )
             for target in self.targets
         ]
-        return {"loss": torch.stack(losses).mean()}
+        loss = torch.stack(losses).mean()
+        if self.project is not None:
+            if masked.views is None:
+                raise GroundworkError(
+                    f"{type(self.encoder).__name__} has no two views of a sample: set contrast to 0"
+                )
+            loss = loss + self.contrast * likeness_loss(*map(self.project, masked.views))
+        return {"loss": loss}
 
     def loss(self, target: TargetSpec, predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Mean loss over what was observed; zero, with a gradient, where nothing was."""
@@ -106,6 +129,13 @@ class PretrainingModel(nn.Module):
             predicted, torch.where(observed, truth, 0).clamp(-OUTLIER, OUTLIER), reduction="none"
         )
         return (error * observed).sum() / observed.sum().clamp(min=1)
+
+
+def likeness_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """InfoNCE of views [B, k] that belong together row by row: the mean surprise at whose is whose."""
+    scores = F.normalize(one.float(), dim=1) @ F.normalize(other.float(), dim=1).T / TEMPERATURE
+    whose = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, whose) + F.cross_entropy(scores.T, whose)) / 2
 
 
 def unpack_bits(packed: torch.Tensor, size: int) -> torch.Tensor:

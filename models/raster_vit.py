@@ -25,7 +25,15 @@ from transformers import AutoConfig, AutoModel
 from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
 from models.bands import BandFilters, BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
-from models.masked_rasters import MaskedDecoder, evened, kept_bands, predicted_bands, visible_order
+from models.masked_rasters import (
+    MaskedDecoder,
+    band_statistics,
+    evened,
+    kept_bands,
+    predicted_bands,
+    visible_order,
+)
+from models.orientations import oriented
 from models.vision_blocks import VisionBlock, key_bias, rotations
 from models.whereabouts import Whereabouts
 
@@ -306,7 +314,7 @@ class RasterViT(Encoder):
         patches = self.cut(batch)
         tokens = self.embed(patches)
         mask = patches.share > 0
-        return Embeddings(tokens, tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1), mask)
+        return Embeddings(tokens, pooled_of(tokens, mask), mask)
 
     def dense(self, batch: Batch) -> DenseFeatures:
         patches = self.cut(batch)
@@ -327,6 +335,8 @@ class RasterViT(Encoder):
         targets: Sequence[TargetSpec],
         ratio: float,
         generator: torch.Generator | None = None,
+        *,
+        views: bool = False,
     ) -> Masked:
         """Hide ``ratio`` of the patches that hold data, and often some bands and dates, and embed the rest.
 
@@ -349,15 +359,53 @@ class RasterViT(Encoder):
         chosen = order[:, : int(shown.max())]
         share = patches.share.gather(1, chosen) * is_visible.gather(1, chosen)
         visible = self.embed(patches, chosen, share, kept)
-        features = {
-            target.name: visible.sum(1) / (share > 0).sum(1, keepdim=True).clamp(min=1) for target in targets
-        }
-        truths = {target.name: batch[target.name] for target in targets if target.level == "sample"}
-        [patch] = [target for target in targets if target.level == "token"]
-        hidden = mask & ~is_visible
-        tokens = self.decoder(visible, rank, is_visible, mask, patches.rotation, patches.grid[0])
-        features[patch.name], truths[patch.name] = self._filled_in(tokens, hidden, patches, wanted)
-        return Masked(features, truths)
+        pooled = pooled_of(visible, share > 0)
+        features, truths = {}, {}
+        for target in targets:
+            if target.level == "token":
+                tokens = self.decoder(visible, rank, is_visible, mask, patches.rotation, patches.grid[0])
+                filled = self._filled_in(tokens, mask & ~is_visible, patches, wanted)
+            else:
+                filled = self._summed_up(pooled, batch)
+            features[target.name], truths[target.name] = filled
+        return Masked(
+            features, truths, (pooled, self._other_view(batch, ratio, generator)) if views else None
+        )
+
+    def _other_view(self, batch: Batch, ratio: float, generator: torch.Generator | None) -> torch.Tensor:
+        """Embeddings [B, D] of other patches of the same chips, turned or mirrored."""
+        [pixels] = oriented([batch["pixels"]], generator)
+        patches = self.cut({**batch, "pixels": pixels})
+        mask = patches.share > 0
+        shown = (mask.sum(1) * (1 - ratio)).round().clamp(min=1)
+        chosen = visible_order(mask, patches.grid[0], generator)[:, : int(shown.max())]
+        seen = torch.arange(chosen.shape[1], device=shown.device) < shown[:, None]
+        share = patches.share.gather(1, chosen) * seen
+        return pooled_of(self.embed(patches, chosen, share), share > 0)
+
+    def _summed_up(self, pooled: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features [M, D] and truths [M, STATISTICS] of each band of each chip, of the latest date."""
+        assert self.decoder is not None  # noqa: S101 - narrows the type
+        pixels = batch["pixels"][:, -1] if batch["pixels"].dim() == 5 else batch["pixels"]
+        latest = self.reader.standardise(pixels, batch["source"])
+        features, truths = [], []
+        for place, among in self.reader.sources(batch["source"]):
+            count = self.reader.count(place)
+            own, its = (pooled, latest) if among is None else (pooled[among], latest[among])
+            codes = self.reader.codes(place, range(count))
+            features.append((own[:, None] + self.decoder.band(codes.to(own.dtype))).flatten(0, 1))
+            truths.append(band_statistics(its[:, :count]).flatten(0, 1))
+        return torch.cat(features), torch.cat(truths)
+
+    def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
+        """Chips turned and mirrored."""
+        pixels = batch["pixels"]
+        if labels is None:
+            [pixels] = oriented([pixels])
+        else:
+            pixels, labels = oriented([pixels, labels.view(len(labels), *pixels.shape[-2:])])
+            labels = labels.flatten(1)
+        return {**batch, "pixels": pixels}, labels
 
     def _filled_in(
         self,
@@ -376,6 +424,11 @@ class RasterViT(Encoder):
             features.append(self.decoder.in_bands(tokens[its], codes).flatten(0, 1))
             truths.append(evened(own[:, : self.reader.count(place)])[:, list(wanted[place])].flatten(0, 1))
         return torch.cat(features), torch.cat(truths)
+
+
+def pooled_of(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean [B, D] of the tokens [B, K, D] within ``mask``; they are zero elsewhere."""
+    return tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def rows_of(table: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

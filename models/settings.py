@@ -32,6 +32,15 @@ class PretrainingSettings(BaseModel):
         float,
         Field(gt=0, lt=1, description="Share of tokens and relations hidden in a masked sample (fraction)"),
     ] = 0.4
+    contrast: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="Weight of telling which two views of a sample belong together, beside filling in "
+            "what is hidden (images only; 0 = left out)",
+        ),
+    ] = 0.0
 
 
 class TuningSettings(BaseModel):

@@ -194,8 +194,11 @@ class TaskModel(nn.Module):
     def forward(
         self, batch: Batch, labels: torch.Tensor | None = None, signs: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
+        encoder: Any = self.encoder
+        if self.training:
+            batch, turned = encoder.augment(batch, labels if self.answers_pixels else None)
+            labels = turned if self.answers_pixels else labels
         if self.answers_pixels:
-            encoder: Any = self.encoder
             features = encoder.dense(batch)
             logits, valid = self.head(features).float(), features.valid.flatten(1)
             if labels is None:

@@ -30,6 +30,12 @@ from domains.geospatial.reading import Scene
 __all__ = ["GEOSPATIAL", "BandSpec", "Chip", "ChipReference", "Geospatial", "RasterEncoding", "Scene"]
 
 
+STATISTICS = "statistics"
+
+BAND_STATISTICS = 10
+"""Of mean, spread, texture and the like, as the encoder computes them."""
+
+
 class Geospatial:
     """The domain of rasters; see ``domains.contract.Domain`` for what each method owes."""
 
@@ -74,11 +80,20 @@ class Geospatial:
         return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
-        """The pixels of each patch in a band."""
-        return (TargetSpec("patch", "token", "reals", cast(RasterEncoding, spec).patch ** 2),)
+        """The pixels of each patch in a band, and what a band looks like on the whole."""
+        pixels = cast(RasterEncoding, spec).patch ** 2
+        return (
+            TargetSpec("patch", "token", "reals", pixels),
+            TargetSpec("band", "channel", "reals", BAND_STATISTICS),
+        )
+
+    def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
+        """What a chip looks like on the whole."""
+        bands = len(cast(RasterEncoding, spec).bands)
+        return (TargetSpec(STATISTICS, "sample", "reals", floors.count_statistics(bands)),)
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
-        return {}
+        return {STATISTICS: floors.image_statistics(record)}
 
     def labels(self, record: Record, targets: Sequence[str]) -> Sample:
         return chips.labels(record, targets)

@@ -67,6 +67,11 @@ def image_statistics(record: Record) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts)).astype(np.float32)
 
 
+def count_statistics(bands: int) -> int:
+    """How many numbers ``image_statistics`` gives of a chip of so many bands."""
+    return (2 + len(QUANTILES) + 2) * bands + 3 * len(_pairs(bands))
+
+
 def _pairs(bands: int) -> list[tuple[int, int]]:
     every = list(combinations(range(bands), 2))
     return every if len(every) <= MOST_PAIRS else [(band, band + 1) for band in range(bands - 1)]

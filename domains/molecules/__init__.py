@@ -84,6 +84,11 @@ class Molecules:
                 for name in ("element", "hydrogens", "charge")
             ),
             TargetSpec("bond", "relation", "classes", sizes["bond"]),
+            *self.computed(spec),
+        )
+
+    def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
+        return (
             TargetSpec("descriptors", "sample", "reals", len(DESCRIPTORS)),
             TargetSpec("fingerprint", "sample", "bits", BITS),
         )

@@ -103,6 +103,7 @@ def test_fewer_rows_than_a_loss_can_be_held_to(home: Home, tmp_path: Path, journ
 
 
 def test_max_records_is_drawn_with_the_seed(home: Home, tables: Path) -> None:
+    from domains.mixture import Mixture
     from domains.store import build
     from flows.pretrain import _drawn
     from flows.settings import LimitSettings
@@ -110,7 +111,8 @@ def test_max_records_is_drawn_with_the_seed(home: Home, tables: Path) -> None:
     spec = MOLECULES.encoding()
     store = build("molecules", MOLECULES.open(tables / "smiles.csv", spec), spec, home.stores)
     one, again, other = (
-        _drawn(store, LimitSettings(max_records=80), seed).rows.tolist() for seed in (1, 1, 2)
+        _drawn(Mixture([store]), LimitSettings(max_records=80), seed).parts()[0].rows.tolist()
+        for seed in (1, 1, 2)
     )
     assert one == again != other
     assert len(set(one)) == 80

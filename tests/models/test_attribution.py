@@ -9,7 +9,7 @@ from small_models import LOGP, MOLECULES, PHASE, SIZES, SPEC, TOXIC, samples_of,
 
 from domains.contract import GroundworkError, Target
 from models.attribution import attribute_atoms
-from models.encoder import Encoder, sample_targets
+from models.encoder import Encoder
 from models.tuning import TaskModel
 
 CAFFEINE = "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
@@ -70,7 +70,7 @@ def test_atoms_that_are_alike_add_alike() -> None:
 
 
 def test_what_the_head_sees_beside_the_embedding_stays() -> None:
-    computed = sample_targets(MOLECULES, SPEC)
+    computed = tuple(MOLECULES.computed(SPEC))
     model = TaskModel(small_encoder(), [LOGP], linear_head=False, computed=computed).eval()
     torch.nn.init.normal_(model.head.from_computed.weight)
     [sample] = samples_of([CAFFEINE], described=True)

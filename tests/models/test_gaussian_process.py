@@ -27,7 +27,6 @@ from small_models import (
 )
 
 from domains.contract import Sample, Target, TargetSpec
-from models.encoder import sample_targets
 from models.gaussian_process import GaussianProcess, Part, extended, fit, sum_of_kernels
 from models.predictor import Predictor
 
@@ -131,7 +130,7 @@ def learnt(molecules: list[str]) -> tuple[GaussianProcess, list[Sample], np.ndar
     labels[::7, 0] = labels[3::5, 1] = np.nan
     encoder = small_encoder()
     made = fit(
-        (LOGP, TOXIC, PHASE), sample_targets(MOLECULES, SPEC), encoder, samples, labels, encoder.collate, 0
+        (LOGP, TOXIC, PHASE), tuple(MOLECULES.computed(SPEC)), encoder, samples, labels, encoder.collate, 0
     )
     return made, samples, labels
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import LOGP, MOLECULES, PHASE, SPEC, TOXIC, samples_of, small_encoder, task_model
 
-from models.encoder import parameter_count, sample_targets
+from models.encoder import parameter_count
 from models.pretraining import OUTLIER
 from models.tuning import TaskModel, layer_rates, merge, prepare
 
@@ -139,7 +139,7 @@ def test_a_model_is_prepared_once() -> None:
 
 
 def computed_model(*, linear: bool = False) -> TaskModel:
-    model = TaskModel(small_encoder(), [LOGP], linear_head=linear, computed=sample_targets(MOLECULES, SPEC))
+    model = TaskModel(small_encoder(), [LOGP], linear_head=linear, computed=tuple(MOLECULES.computed(SPEC)))
     assert model.computed is not None
     model.computed.fit(samples_of(SMILES, described=True))
     return model.eval()

@@ -87,7 +87,10 @@ class Spectra:
         return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
-        return (TargetSpec("window", "token", "reals", WINDOW), TargetSpec("area", "sample", "reals", 1))
+        return (TargetSpec("window", "token", "reals", WINDOW), *self.computed(spec))
+
+    def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
+        return (TargetSpec("area", "sample", "reals", 1),)
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
         return {"area": np.array([record.value.mean()], dtype=np.float32)}
@@ -179,7 +182,13 @@ class SpectrumEncoder(Encoder):
         return Embeddings(tokens, tokens.sum(1) / batch["size"][:, None], mask)
 
     def masked_forward(
-        self, batch: Batch, targets: Sequence[TargetSpec], ratio: float, generator: Any = None
+        self,
+        batch: Batch,
+        targets: Sequence[TargetSpec],
+        ratio: float,
+        generator: Any = None,
+        *,
+        views: bool = False,
     ) -> Masked:
         mask = torch.arange(batch["windows"].shape[1], device=batch["size"].device) < batch["size"][:, None]
         hide = (torch.rand(mask.shape, generator=generator, device=mask.device) < ratio) & mask
