@@ -31,7 +31,7 @@ from flows.promotion import decide_foundation
 from flows.registration import lineage, register_version
 from flows.settings import DataSettings, LimitSettings
 from flows.sources import open_source
-from flows.yardstick import Yardstick
+from flows.yardstick import Neighbours, Yardstick, class_column
 from models.encoder import Batch, create_encoder, parameter_count
 from models.predictor import Predictor, VersionContract
 from models.pretraining import PretrainingModel
@@ -115,7 +115,16 @@ def _opened(job: Job, name: str) -> Source:
 
 
 def _encoded(job: Job, source: Source) -> Store:
-    return ingest(job.domain, source, source.encoding, job.home, job.journal, describe=learns_computed(job))
+    column = class_column(source)
+    return ingest(
+        job.domain,
+        source,
+        source.encoding,
+        job.home,
+        job.journal,
+        describe=learns_computed(job),
+        keep=(column,) if column else (),
+    )
 
 
 def _train(
@@ -131,19 +140,32 @@ def _train(
             settings=training,
             folder=run.folder.checkpoints,
             resume=run.resume,
-            report=_watched(run, model),
+            report=_watched(run, model, store, sides),
         )
 
 
-def _watched(run: TrainingRun, model: PretrainingModel) -> Callable[[Progress], None]:
-    """Report progress, and after each epoch what the frozen encoder is worth on the domain's yardstick."""
+def _watched(
+    run: TrainingRun, model: PretrainingModel, store: Mixture, sides: Split
+) -> Callable[[Progress], None]:
+    """Report progress, and after each epoch what the frozen encoder is worth.
+
+    By the domain's yardstick, and by the classes of the dataset where it tells some.
+    """
     yardstick = Yardstick.of(run.job.domain, run.job.spec)
+    known, asked = (store.subset(np.sort(side)).parts()[0] for side in (sides.train, sides.val))
+    neighbours = Neighbours.of(run.job.source, known, asked)
 
     def report(progress: Progress) -> None:
         run.report(progress)
-        if yardstick is not None and "eval_loss" in progress.metrics:
-            worth = yardstick.measure(model.encoder)
-            run.tracked.log_metrics({f"frozen_r2_{yardstick.name}": worth}, progress.step)
+        if "eval_loss" not in progress.metrics:
+            return
+        worth = {}
+        if yardstick is not None:
+            worth[f"frozen_r2_{yardstick.name}"] = yardstick.measure(model.encoder)
+        if neighbours is not None:
+            worth[f"frozen_knn_{neighbours.name}"] = neighbours.measure(model.encoder)
+        if worth:
+            run.tracked.log_metrics(worth, progress.step)
 
     return report
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models.bands import CODE
 from models.vision_blocks import VisionBlock, key_bias
@@ -62,7 +63,7 @@ class MaskedDecoder(nn.Module):
         tokens = torch.where(is_visible[..., None], narrow.gather(1, place), self.hidden)
         if dates > 1:
             older = self.age[: dates - 1].flip(0).repeat_interleave(tokens.shape[1] // dates, 0)
-            tokens = tokens + nn.functional.pad(older, (0, 0, 0, tokens.shape[1] // dates))
+            tokens = tokens + F.pad(older, (0, 0, 0, tokens.shape[1] // dates))
         bias = key_bias(mask)
         for layer in self.layers:
             tokens = layer(tokens, rotation, bias)
@@ -102,6 +103,33 @@ def band_statistics(pixels: torch.Tensor) -> torch.Tensor:
     quantiles = torch.nanquantile(flat[..., ::EVERY], torch.tensor(QUANTILES, device=pixels.device), dim=2)
     logarithms = [(it + LEAST).log() for it in (spread, _apart(pixels, NEAR), _apart(pixels, FAR))]
     return torch.cat([torch.stack([mean, *logarithms, 2 * correlation], 2), quantiles.permute(1, 2, 0)], 2)
+
+
+ORIENTATIONS, CELLS = 8, 2
+EDGES = ORIENTATIONS * CELLS**2
+"""Numbers that ``edges`` gives of a patch."""
+FAINT = 0.01
+"""Added to the strength of edges before its logarithm is taken, in spreads of a band."""
+
+
+def edges(pixels: torch.Tensor, patch: int) -> torch.Tensor:
+    """How strong the edges of each direction are in standardised images [B, C, H, W], [B, N, ``EDGES``].
+
+    Logarithms of histograms of oriented gradients of the mean of all bands, in ``CELLS``² cells of each patch
+    (Dalal & Triggs 2005; as a target of masked prediction: MaskFeat, Wei et al. 2022).
+    """
+    bright = F.pad(pixels.nanmean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across = (bright[..., 1:-1, 2:] - bright[..., 1:-1, :-2]).nan_to_num(0.0)
+    down = (bright[..., 2:, 1:-1] - bright[..., :-2, 1:-1]).nan_to_num(0.0)
+    turns = torch.atan2(down, across) / (2 * torch.pi)
+    bins = (turns * ORIENTATIONS).round().long() % ORIENTATIONS
+    strength = torch.hypot(across, down)
+    images, _, height, width = strength.shape
+    sorted_by = strength.new_zeros(images, ORIENTATIONS, height, width).scatter_(1, bins, strength)
+    cells_of_grid = (height // patch * CELLS, width // patch * CELLS)
+    cells = (F.adaptive_avg_pool2d(sorted_by, cells_of_grid) + FAINT).log()
+    grid = cells.view(images, ORIENTATIONS, height // patch, CELLS, width // patch, CELLS)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(images, -1, EDGES)
 
 
 def _apart(pixels: torch.Tensor, step: int) -> torch.Tensor:

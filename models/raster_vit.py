@@ -26,8 +26,10 @@ from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
 from models.bands import BandFilters, BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
 from models.masked_rasters import (
+    EDGES,
     MaskedDecoder,
     band_statistics,
+    edges,
     evened,
     kept_bands,
     predicted_bands,
@@ -340,8 +342,9 @@ class RasterViT(Encoder):
     ) -> Masked:
         """Hide ``ratio`` of the patches that hold data, and often some bands and dates, and embed the rest.
 
-        The target of token level is what is in a hidden patch, in one band after the other: standardised,
-        scaled to the mean and the spread of that patch over all bands, NaN where there is no data.
+        Targets are what is in a hidden ``patch``, in one band after the other: standardised, scaled to the
+        mean and the spread of that patch over all bands, NaN where there is no data; its ``edges``; and what
+        each ``band`` of a chip looks like on the whole.
         """
         if self.decoder is None:
             raise GroundworkError("a tuned encoder has no decoder left: pretrain its foundation instead")
@@ -360,11 +363,14 @@ class RasterViT(Encoder):
         share = patches.share.gather(1, chosen) * is_visible.gather(1, chosen)
         visible = self.embed(patches, chosen, share, kept)
         pooled = pooled_of(visible, share > 0)
+        hidden = mask & ~is_visible
+        tokens = self.decoder(visible, rank, is_visible, mask, patches.rotation, patches.grid[0])
         features, truths = {}, {}
         for target in targets:
-            if target.level == "token":
-                tokens = self.decoder(visible, rank, is_visible, mask, patches.rotation, patches.grid[0])
-                filled = self._filled_in(tokens, mask & ~is_visible, patches, wanted)
+            if target.name == "patch":
+                filled = self._filled_in(tokens, hidden, patches, wanted)
+            elif target.name == "edges":
+                filled = (self.decoder.widen(tokens[hidden]), self._edges(batch)[hidden])
             else:
                 filled = self._summed_up(pooled, batch)
             features[target.name], truths[target.name] = filled
@@ -382,6 +388,11 @@ class RasterViT(Encoder):
         seen = torch.arange(chosen.shape[1], device=shown.device) < shown[:, None]
         share = patches.share.gather(1, chosen) * seen
         return pooled_of(self.embed(patches, chosen, share), share > 0)
+
+    def _edges(self, batch: Batch) -> torch.Tensor:
+        """Edges of every patch of every date, [B, N, EDGES]."""
+        pixels = self.reader.standardise(batch["pixels"], batch["source"])
+        return edges(pixels.flatten(0, -4), self.patch).view(len(pixels), -1, EDGES)
 
     def _summed_up(self, pooled: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Features [M, D] and truths [M, STATISTICS] of each band of each chip, of the latest date."""

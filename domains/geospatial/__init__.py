@@ -32,6 +32,9 @@ __all__ = ["GEOSPATIAL", "BandSpec", "Chip", "ChipReference", "Geospatial", "Ras
 
 STATISTICS = "statistics"
 
+EDGES = 32
+"""Of strengths of edges in a patch, by direction and cell, as the encoder computes them."""
+
 BAND_STATISTICS = 10
 """Of mean, spread, texture and the like, as the encoder computes them."""
 
@@ -80,10 +83,11 @@ class Geospatial:
         return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
-        """The pixels of each patch in a band, and what a band looks like on the whole."""
+        """The pixels of each patch in a band, its edges, and what a band looks like on the whole."""
         pixels = cast(RasterEncoding, spec).patch ** 2
         return (
             TargetSpec("patch", "token", "reals", pixels),
+            TargetSpec("edges", "token", "reals", EDGES),
             TargetSpec("band", "channel", "reals", BAND_STATISTICS),
         )
 

@@ -25,8 +25,9 @@ from small_rasters import (
 )
 from transformers import AutoModel
 
-from domains.contract import GroundworkError, Target
+from domains.contract import GroundworkError, Target, TargetSpec
 from models.encoder import parameter_count
+from models.masked_rasters import EDGES, STATISTICS
 from models.pretraining import PretrainingModel
 from models.raster_vit import RasterViT
 from models.tuning import TaskModel, prepare
@@ -371,3 +372,58 @@ def test_low_rank_adaptation_learns_in_the_blocks() -> None:
 def test_presets_have_their_sizes(preset: str, least: float, most: float) -> None:
     with torch.device("meta"):
         assert least < parameter_count(RasterViT.create(preset, RGB)) < most
+
+
+# --------------------------------------------------------------------------------- targets of whole chips
+
+BAND = TargetSpec("band", "channel", "reals", STATISTICS)
+EDGE = TargetSpec("edges", "token", "reals", EDGES)
+
+
+def test_a_band_is_summed_up_as_numpy_does(encoder: RasterViT) -> None:
+    samples = [textures(1, 3)[0], with_gap(textures(1, 3, seed=1)[0], slice(9), slice(5))]
+    with torch.no_grad():
+        masked = encoder.masked_forward(encoder.collate(samples), [BAND], 0.75)
+    assert masked.features["band"].shape == (2 * 3, 32)
+    mean, spread = (it.numpy()[:, None, None] for it in (encoder.reader.mean, encoder.reader.spread))
+    for place, sample in enumerate(samples):
+        scaled = ((sample["pixels"] - mean) / spread).reshape(3, -1)
+        found = masked.targets["band"][3 * place : 3 * place + 3].numpy()
+        np.testing.assert_allclose(found[:, 0], np.nanmean(scaled, 1), atol=1e-4)
+        np.testing.assert_allclose(found[:, 1], np.log(np.nanstd(scaled, 1) + 0.02), atol=1e-3)
+        np.testing.assert_allclose(found[:, 7], np.nanmedian(scaled, 1), atol=0.3)
+
+
+def test_edges_have_the_direction_of_stripes(encoder: RasterViT) -> None:
+    rows, columns = np.mgrid[:32, :32].astype(np.float32)
+    upright = {"pixels": np.repeat(np.sin(columns)[None], 3, 0)}
+    level = {"pixels": np.repeat(np.sin(rows)[None], 3, 0)}
+    with torch.no_grad():
+        masked = encoder.masked_forward(encoder.collate([upright, level]), [EDGE], 0.5)
+    found = masked.targets["edges"].view(2, 8, 8, 4).mean((1, 3))  # of each image, by direction
+    across, down = [0, 4], [2, 6]  # opposite directions: a stripe has two sides
+    assert found[0, across].min() > found[0, down].max() + 1
+    assert found[1, down].min() > found[1, across].max() + 1
+
+
+def test_views_of_a_chip_are_alike_for_no_other_reason_than_the_chip() -> None:
+    model = PretrainingModel(encoder_of().train(), [PATCH], 0.5, contrast=0.2)
+    batch = model.encoder.collate(textures(6, 3))
+    one, other = model.encoder.masked_forward(batch, [PATCH], 0.5, views=True).views
+    assert one.shape == other.shape == (6, 32)
+    assert not torch.equal(one, other)
+    with_contrast = model(batch)["loss"]
+    model.contrast = 0.0
+    assert with_contrast > model(batch)["loss"]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 16)])
+def test_labels_turn_with_their_pixels(encoder: RasterViT, shape: tuple[int, int]) -> None:
+    height, width = shape
+    codes = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
+    batch = {"pixels": codes.repeat(64, 3, 1, 1), "source": torch.zeros(64, dtype=torch.long)}
+    labels = codes.view(1, -1).repeat(64, 1)
+    turned, turned_labels = encoder.augment(batch, labels)
+    torch.testing.assert_close(turned["pixels"][:, 0].flatten(1), turned_labels)
+    assert len(torch.unique(turned_labels, dim=0)) == (8 if height == width else 4)
+    torch.testing.assert_close(turned_labels.sort(1).values, labels)
