@@ -21,6 +21,8 @@ from flows.settings import FlowSettings, Kind, read_config, settings_class
 NOT_OPTIONS = {"pasted"}
 POSITIONAL = {"dataset": "FILE", "model": "MODEL"}
 SHORT = {"output": "-o"}
+REST = {"dataset": "also"}
+"""Where further values of a positional go, in flows that have a setting for them."""
 
 Run = Callable[[FlowSettings, bool], None]
 """Runs a flow with its settings; the second argument says whether through Prefect."""
@@ -32,11 +34,16 @@ def flow_command(kind: Kind, domain: str, run: Run) -> Callable[..., None]:
 
     def command(config: Path | None, set_: list[str], remote: bool, **options: Any) -> None:
         given = {name: value for name, value in options.items() if value is not None and value != []}
+        for name, rest in REST.items():
+            if isinstance(given.get(name), list):
+                given[name], *more = given[name]
+                given |= {rest: [*more, *given.get(rest, [])]} if more else {}
         run(_validated(model, {**_from_config(config), **_from_pairs(set_), **given}), remote)
 
     names = [name for name in model.model_fields if name not in NOT_OPTIONS]
     names.sort(key=lambda name: not _is_positional(name, model.model_fields[name]))
-    parameters = [_parameter(name, model.model_fields[name]) for name in names]
+    several = {name for name, rest in REST.items() if rest in model.model_fields}
+    parameters = [_parameter(name, model.model_fields[name], name in several) for name in names]
     parameters += [
         _keyword(
             "config",
@@ -59,7 +66,7 @@ def flow_command(kind: Kind, domain: str, run: Run) -> Callable[..., None]:
     return command
 
 
-def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, info: FieldInfo, several: bool) -> inspect.Parameter:
     # Every value stays text here: the settings check it, so that all faces refuse it alike.
     described = f"{info.description or ''}{_range(info)}{_default(info)}"
     choices = _choices(info.annotation)
@@ -72,6 +79,10 @@ def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
         shape = list[str] | None
     if _is_positional(name, info):
         required = info.is_required()
+        if several:
+            described = f"{described}; more of them as in --{REST[name]}"
+            shown = typer.Argument(metavar=f"[{POSITIONAL[name]}]...", help=described)
+            return _keyword(name, list[str] | None, shown, None)
         extra = typer.Argument(
             metavar=POSITIONAL[name] if required else f"[{POSITIONAL[name]}]", help=described
         )
