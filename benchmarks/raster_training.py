@@ -148,7 +148,9 @@ def chips(count: int, chip: int, patch: int, seed: int) -> list[Sample]:
 def ours_of(size: Size, spec: RasterEncoding, samples: list[Sample]) -> PretrainingModel:
     encoder = RasterViT.create(size, spec)
     encoder.fit_input(spec, samples)
-    return PretrainingModel(encoder, GEOSPATIAL.pretraining_targets(spec), mask_ratio=HIDDEN)
+    # What both fill in. Edges, statistics and a second view are of ours alone.
+    patch = [target for target in GEOSPATIAL.pretraining_targets(spec) if target.name == "patch"]
+    return PretrainingModel(encoder, patch, mask_ratio=HIDDEN)
 
 
 def peer_of(size: Size, spec: RasterEncoding) -> nn.Module:
