@@ -36,6 +36,10 @@ SILENT_UNITS = ("", "1", "none", "unknown", "dn")
 """What files write where nobody thought of a unit."""
 
 
+LENGTHS = ("m", "metre", "meter", "ft", "foot", "ussurveyfoot")
+"""What GDAL takes for the unit of every band where the CRS of a file has heights."""
+
+
 class UnknownBands(GroundworkError):
     """Neither the file nor the user says which bands these are."""
 
@@ -52,6 +56,11 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
         raise GroundworkError(
             "its numbers are entries of a colour table, not measurements: convert it to RGB with rio or "
             "gdal_translate -expand rgb"
+        )
+    if twice := _named_twice(channels):
+        raise GroundworkError(
+            f"it calls several bands {twice}, such as those of several dates: write each date into a file of "
+            "its own with gdal_translate -b"
         )
     if declared:
         chosen = _match_declared(channels, declared)
@@ -176,12 +185,21 @@ def _self_described(channel: Channel) -> BandSpec:
 
 def _completed(band: BandSpec, channel: Channel, gsd: float | None) -> BandSpec:
     """``band`` as this file stores it: its own unit, scale and offset go before the usual ones."""
-    unit, scale, offset = _unit(channel.unit) or band.unit, channel.scale, channel.offset
-    if unit == band.unit == REFLECTANCE_10000 and not _unit(channel.unit):
+    stated = _unit(channel.unit)
+    if stated.lower().replace(" ", "") in LENGTHS:  # no sensor's band is a length
+        stated = ""
+    unit, scale, offset = stated or band.unit, channel.scale, channel.offset
+    if unit == band.unit == REFLECTANCE_10000 and not stated:
         scale, offset = in_ten_thousandths(scale, offset)
     return band.model_copy(
         update={"unit": unit, "scale": scale, "offset": offset, "gsd": gsd, "nodata": channel.nodata}
     )
+
+
+def _named_twice(channels: Sequence[Channel]) -> str:
+    names = [channel.description for channel in channels if channel.description]
+    plain = [name.lower() for name in names]
+    return next((name for name in names if plain.count(name.lower()) > 1), "")
 
 
 def _unit(text: str) -> str:

@@ -90,13 +90,16 @@ def test_a_patch_divides_its_chip() -> None:
         ("reflectance", -0.1, 1.4, "float32", ""),
         ("display byte", 0, 4000, "uint16", "a byte lies between 0 and 255"),
         ("dB", 0.001, 0.9, "float32", "linear power"),
+        ("dB", 0, 0.9, "float32", "linear power"),
+        ("reflectance × 10000", 0, 43_000, "uint16", "still want their scale"),
+        ("reflectance × 10000", -1900, 12_000, "int16", ""),
         ("dB", -30, 5, "float32", ""),
         ("kelvin", 1e9, 2e9, "float64", ""),
     ],
 )  # fmt: skip
 def test_units_are_checked_on_the_numbers(unit: str, low: float, high: float, dtype: str, fault: str) -> None:
     pixels = np.linspace(low, high, 400, dtype=np.float32).reshape(1, 20, 20)
-    said = unit_fault(pixels, [BandSpec(name="B4", wavelength=665, unit=unit)], dtype)
+    said = unit_fault(pixels, [BandSpec(name="B4", wavelength=665, unit=unit)], [dtype])
     assert fault in said
     assert bool(said) == bool(fault)
 
@@ -109,11 +112,41 @@ def test_a_dead_pixel_and_missing_data_say_nothing_of_a_unit() -> None:
     assert not unit_fault(np.full((1, 8, 8), np.nan), [BandSpec(name="B4", unit="dB")])
 
 
+@pytest.mark.parametrize(
+    ("unit", "filler", "words"),
+    [
+        ("reflectance × 10000", -9999, "holds -9999, which stands for no data"),
+        ("reflectance × 10000", 65535, "holds 65535, which stands for no data"),
+        ("reflectance", -999, "holds -999, which stands for no data"),
+        ("reflectance", -3.4e38, "holds -3.4e+38, which stands for no data"),
+        ("dB", -9999, "holds -9999, which stands for no data"),
+        ("m", -9999, ""),
+    ],
+)
+def test_a_filler_that_nobody_declared_is_told_by_what_no_surface_shows(
+    unit: str, filler: float, words: str
+) -> None:
+    low, high = {"dB": (-25, -3), "reflectance": (0.1, 0.5)}.get(unit, (100, 5000))
+    pixels = np.linspace(low, high, 2000, dtype=np.float32).reshape(1, 40, 50)
+    assert not unit_fault(pixels, [BandSpec(name="B4", unit=unit)])
+    pixels[0, 0, :4] = filler
+    said = unit_fault(pixels, [BandSpec(name="B4", unit=unit)])
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_a_filler_is_told_as_it_is_stored() -> None:
+    band = BandSpec(name="B4", unit="reflectance", scale=0.0001, offset=-0.1)
+    pixels = np.full((1, 8, 8), 0.2, np.float32)
+    pixels[0, 0, 0] = -9999 * 0.0001 - 0.1
+    assert "say nodata: -9999 in a bands.yaml" in unit_fault(pixels, [band])
+
+
 def test_bytes_beside_reflectances_are_seen_through_a_wide_type() -> None:
     sentinel = SENSORS["sentinel-2"].bands
     chosen = [sentinel[name] for name in ("B4", "B3", "B8")]
     pixels = np.stack([np.linspace(0, top, 400) for top in (255, 254, 5000)]).astype(np.float32)
-    assert "bands B4, B3 end at 255 like display bytes" in unit_fault(pixels, chosen, "float32")
+    assert "bands B4, B3 end at 255 like display bytes" in unit_fault(pixels, chosen)
 
 
 # ------------------------------------------------------------------------------------------ what a file says
