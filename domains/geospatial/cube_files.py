@@ -41,7 +41,8 @@ def open_cube(path: str) -> xr.Dataset:
             raise GroundworkError("it is an empty folder: copy the store again")
         _check_store(Path(path))
         # Without what is consolidated: the metadata that were checked are those that count.
-        return _opened(path, engine="zarr", consolidated=False)
+        dataset = _opened(path, engine="zarr", consolidated=False)
+        return dataset[sorted(dataset.data_vars, key=str)]  # a folder has no order of its own
     with open(path, "rb") as file:
         magic = file.read(3)
     if not magic:
