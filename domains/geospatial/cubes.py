@@ -13,7 +13,7 @@ from rioxarray.exceptions import DimensionError, MissingCRS, RioXarrayError
 
 from domains.contract import GroundworkError
 from domains.geospatial.cube_files import open_cube
-from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, explained
+from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, explained, in_short
 
 CUBE = "cube:"
 """How a step of a cube is named as a path: ``cube:STEP:FILE``."""
@@ -188,8 +188,8 @@ def _channel(name: str, layer: xr.DataArray) -> Channel:
     nodata = attributes.get("nodata")  # what Open Data Cube writes; xarray has applied _FillValue already
     is_number = isinstance(nodata, int | float | np.number) and np.isfinite(nodata)
     return Channel(
-        name,
+        in_short(name),
         str(layer.dtype),
-        unit=str(attributes.get("units", "")),
+        unit=in_short(str(attributes.get("units", ""))),
         nodata=float(cast(float, nodata)) if is_number else None,
     )

@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from domains.contract import GroundworkError
-from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats
+from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, in_short
 from domains.geospatial.remote import GDAL_OPTIONS, is_url, suffix_of
 from domains.geospatial.vrts import check_vrt
 
@@ -161,11 +161,11 @@ class GeoTiff:
         micrometres = dataset.tags(index, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM", "")
         nodata = dataset.nodatavals[place]
         return Channel(
-            description.strip(),
+            in_short(description),
             dataset.dtypes[place],
             float(dataset.scales[place]),
             float(dataset.offsets[place]),
-            (dataset.units[place] or "").strip(),
+            in_short(dataset.units[place] or ""),
             None if nodata is None or not np.isfinite(nodata) else float(nodata),
             _nanometres(micrometres),
             colour == ColorInterp.palette and not is_bit,

@@ -176,10 +176,10 @@ def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
 def _self_described(channel: Channel) -> BandSpec:
     polarisation = channel.description.upper() if channel.description.upper() in POLARISATIONS else ""
     return BandSpec(
-        name=channel.description[:80],
+        name=channel.description,
         wavelength=channel.wavelength,
         polarisation=polarisation,
-        unit=_unit(channel.unit)[:80],
+        unit=_unit(channel.unit),
     )
 
 

@@ -147,6 +147,8 @@ class Inspector:
 
     def _label(self, mask: File, image: Header) -> LabelRaster:
         with explained(mask.name):
+            if mask.suffix in (".jpg", ".jpeg"):
+                raise GroundworkError("JPEG changes the values of a mask: save it as PNG or GeoTIFF")
             raster = open_raster(mask.path)
             _check_mask(raster.header, image)
         if self._classes is None:

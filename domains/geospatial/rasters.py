@@ -22,6 +22,8 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 LARGEST_RASTER = 10**10
 """Pixels, 100,000 on a side: a file of a few bytes can claim any size."""
 MOST_BANDS = 1000
+LONGEST_TEXT = 80
+"""Characters of a band's description or unit that are kept."""
 EARTH_RADIUS = 6_378_137.0
 
 
@@ -150,6 +152,11 @@ def explained(name: str) -> Iterator[None]:
         raise GroundworkError(f"{name} is damaged or not what its suffix says: {one_line(error)}") from error
     except (NotImplementedError, RuntimeError) as error:  # an encrypted or exotic member of an archive
         raise GroundworkError(f"{name} cannot be unpacked: {one_line(error)}") from error
+
+
+def in_short(text: str) -> str:
+    """What a file says, fit for a line of an answer."""
+    return " ".join(text.split())[:LONGEST_TEXT]
 
 
 def one_line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ from domains.tables import Unreadable
 __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
 
 IMAGE, ROW, COLUMN, CLASS = "image", "row", "column", "class"
+OTHER_ARCHIVES = frozenset((".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst"))
 FEWEST_SCENES = 10
 """Scenes from which whole ones can be held out where blocks cannot."""
 
@@ -60,7 +61,7 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
     """
     _refuse_column(spelled(path.name), input_column)
     path = path.absolute()  # rows are read by other processes, which may stand elsewhere
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():  # a pipe would be waited for
         raise GroundworkError(f"no file at {spelled(str(path))}: check the path")
     is_many = path.suffix.lower() == ".zip" or (path.is_dir() and not is_store(path))
     remarks: tuple[str, ...] = ()
@@ -159,6 +160,8 @@ def scene_of(source: Source) -> Scene:
 
 def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
     suffix, name = path.suffix.lower(), spelled(path.name)
+    if suffix in OTHER_ARCHIVES:
+        raise GroundworkError(f"{name}: {suffix} is not read: unpack it, or pack it as .zip")
     if suffix not in SUFFIXES:
         what = suffix or "a file without suffix"
         raise GroundworkError(

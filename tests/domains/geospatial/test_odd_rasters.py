@@ -232,6 +232,12 @@ def test_transparency_is_no_band_unless_it_is_measured(tmp_path: Path) -> None:
     assert "its band 4 (NIR) is marked as transparency" in error_of(named)
 
 
+def test_descriptions_of_any_kind_are_shown_in_one_line(tmp_path: Path) -> None:
+    message = error_of(write_tiff(tmp_path / "a.tif", STORED[:2], ["B4\nred", "x" * 5000]))
+    assert "2 bands, B4 red, xxx" in message
+    assert len(message) < 600
+
+
 def test_heights_in_the_crs_do_not_become_the_unit_of_bands(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", STORED, BURN_BANDS, crs="EPSG:32632+5773")
     with rasterio.open(path) as file:
