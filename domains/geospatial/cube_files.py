@@ -55,7 +55,13 @@ def open_cube(path: str) -> xr.Dataset:
 
 def _opened(path: str, **how: Any) -> xr.Dataset:
     try:
-        return xr.open_dataset(path, decode_coords="all", cache=False, **how)
+        try:
+            return xr.open_dataset(path, decode_coords="all", cache=False, **how)
+        except ValueError as error:
+            if "decode time" not in str(error):
+                raise
+            # A calendar without leap days, or none at all: the times stay numbers, and only name the scenes.
+            return xr.open_dataset(path, decode_coords="all", decode_times=False, cache=False, **how)
     except (AttributeError, IndexError, TypeError) as error:  # of metadata that contradict each other
         raise GroundworkError(f"its metadata cannot be understood: {one_line(error)}") from error
 

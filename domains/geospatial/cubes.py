@@ -94,7 +94,7 @@ def _grid(dataset: xr.Dataset) -> _Grid:
     except (DimensionError, MissingCRS, RioXarrayError) as error:
         raise GroundworkError(
             "no two dimensions that span a map (x and y, or lat and lon): it has "
-            + ", ".join(map(str, dataset.sizes))
+            + (", ".join(map(str, dataset.sizes)) or "none outside of groups")
         ) from error
     for dimension in (x, y):
         if dimension in dataset.coords:
@@ -113,6 +113,10 @@ def _axis(dataset: xr.Dataset, units: frozenset[str]) -> str:
 
 
 def _refuse_uneven(dimension: str, values: np.ndarray) -> None:
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise GroundworkError(
+            f"its coordinate {dimension} is not made of numbers: write it as metres or degrees"
+        )
     steps = np.diff(values.astype(np.float64))
     if steps.size and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
         raise GroundworkError(f"its coordinate {dimension} is not evenly spaced: resample it to a grid")

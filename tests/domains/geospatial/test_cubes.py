@@ -139,6 +139,12 @@ def without_crs(dataset: xr.Dataset) -> xr.Dataset:
             lambda cube: cube.assign_coords(x=np.arange(COLUMNS) ** 2.0),
             "its coordinate x is not evenly spaced",
         ),
+        (lambda cube: cube.assign_coords(x=list("ab" * 18)), "x is not made of numbers"),
+        (
+            lambda cube: cube.assign_coords(y=[np.nan, *range(ROWS - 1)]),
+            "y is not made of numbers",
+        ),
+        (lambda cube: xr.Dataset(), "it has none outside of groups"),
         (lambda cube: cube.expand_dims(member=[1, 2]), "dimensions member, time beside y, x"),
         (lambda cube: cube.rename(x="i", y="j"), "no two dimensions that span a map"),
         (lambda cube: cube.rename(B8A="swir"), "neither the file nor a bands.yaml says which bands"),
@@ -148,6 +154,18 @@ def test_what_is_no_cube_of_scenes_is_explained(tmp_path: Path, change: object, 
     path = saved(change(cube()), tmp_path / "a.nc")  # type: ignore[operator]
     with pytest.raises(GroundworkError, match=words):
         GEOSPATIAL.open(path, SPEC)
+
+
+@pytest.mark.parametrize(
+    "said", [{"units": "days since 2000-02-30", "calendar": "360_day"}, {"units": "days since never"}]
+)
+def test_times_that_no_calendar_of_ours_has_only_name_the_scenes(
+    tmp_path: Path, said: dict[str, str]
+) -> None:
+    dataset = cube().assign_coords(time=[0, 30, 60])
+    dataset.time.attrs = said
+    records, _ = read_all(GEOSPATIAL.open(saved(dataset, tmp_path / "a.nc"), SPEC))
+    assert {record.value.scene for record in records} == {"a.nc 0", "a.nc 30", "a.nc 60"}
 
 
 def test_rows_that_go_north_lie_where_they_lie(tmp_path: Path) -> None:
