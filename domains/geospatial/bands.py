@@ -222,12 +222,13 @@ def unit_fault(pixels: np.ndarray, bands: Sequence[BandSpec], dtypes: Sequence[s
 def _filler(band: BandSpec, lowest: float, high: float) -> str:
     """The stored number that can only stand for no data; empty where there is none."""
     for value in (lowest, high):
-        stored = round((value - band.offset) / band.scale) if band.scale else 0
-        is_impossible = not LEAST.get(band.unit, -np.inf) <= value <= MOST.get(band.unit, np.inf)
-        if is_impossible and stored in FILLERS:
-            return str(stored)
-        if is_impossible and abs(value) >= ENORMOUS:
+        if LEAST.get(band.unit, -np.inf) <= value <= MOST.get(band.unit, np.inf):
+            continue
+        if abs(value) >= ENORMOUS:
             return f"{value:g}"
+        stored = (value - band.offset) / band.scale if band.scale else value
+        if abs(stored) < ENORMOUS and round(stored) in FILLERS:
+            return str(round(stored))
     return ""
 
 

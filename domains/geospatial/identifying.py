@@ -35,10 +35,9 @@ UNITS = {
 LARGEST_DRIFT = 0.05
 """Relative difference between two wavelengths of one band as different sources state it."""
 COUNTED = re.compile(r"(?:band|layer)[ _-]?0*([1-9]\d*)", re.IGNORECASE)
+"""Names that only count bands."""
 SILENT_UNITS = ("", "1", "none", "unknown", "dn")
 """What files write where nobody thought of a unit."""
-
-
 LENGTHS = ("m", "metre", "meter", "ft", "foot", "ussurveyfoot")
 """What GDAL takes for the unit of every band where the CRS of a file has heights."""
 

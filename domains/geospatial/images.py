@@ -65,7 +65,8 @@ class SmallImage:
             raise GroundworkError(f"it is no {kind} image, or damaged") from error
         if self._image.height * self._image.width > LARGEST_IMAGE:
             raise LeftToGdal(f"more than {LARGEST_IMAGE:,} pixels")
-        if getattr(self._image, "n_frames", 1) > 1:
+        # Cameras hide previews in a JPEG, which count as frames.
+        if kind != "JPEG" and getattr(self._image, "n_frames", 1) > 1:
             raise GroundworkError("it is animated: save each image in a file of its own")
         mode = self._image.mode
         if kind == "PNG" and mode != "P" and ("transparency" in self._image.info or _has_wide_colours(data)):

@@ -77,6 +77,13 @@ def test_a_photograph_stands_upright(tmp_path: Path, orientation: int) -> None:
     assert np.abs(found - upright.transpose(2, 0, 1)).max() < 20
 
 
+def test_a_photograph_with_a_preview_inside_is_one_image(tmp_path: Path) -> None:
+    """As drones and telephones write them."""
+    photo = Image.fromarray(BYTES.transpose(1, 2, 0))
+    photo.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[photo.resize((10, 12))], quality=100)
+    assert pixels_of(opened(tmp_path / "a.jpg")).shape == (3, 48, 40)
+
+
 def test_a_large_photograph_that_lies_on_its_side_is_refused(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
