@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,12 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from domains.contract import GroundworkError
-from domains.geospatial.geotiffs import check_vrt
+from domains.geospatial.cube_files import STORE, STORE_MARKS, is_store, store_files
 from domains.geospatial.images import IMAGE_FORMATS, SmallImage
 from domains.geospatial.opened import ARCHIVE_END, member_path, open_archive, open_raster
 from domains.geospatial.rasters import explained
 from domains.geospatial.remote import is_url, locate
+from domains.geospatial.sidecars import digest_beside
 from domains.geospatial.stacks import STACK, stack_of
+from domains.geospatial.vrts import check_vrt
 
 MOST_FILES = 1_000_000
 LARGEST_UNPACKED = 1 << 38
@@ -52,7 +55,7 @@ class File:
     """A file of a folder or an archive."""
 
     name: str
-    """Path within it, with ``/``."""
+    """Path within it, with ``/``, as ``spelled``."""
     path: str
     """What ``opened.open_raster`` opens."""
 
@@ -112,12 +115,22 @@ def digest_file(file: File, archive: Path | None) -> str:
                 digest.update(image.data)
                 return digest.hexdigest()
     if archive is not None:
-        with open_archive(str(archive)).open(file.name) as stream:
+        members = open_archive(str(archive))
+        name = file.path.partition(ARCHIVE_END)[2]
+        with members.open(name) as stream:
             _update(digest, stream)
+        digest.update(digest_beside(name, lambda name: _member(members, name)))
+        return digest.hexdigest()
+    if is_store(Path(file.path)):
+        for part in store_files(Path(file.path)):
+            digest.update(f"{part.relative_to(file.path).as_posix()}\0{part.stat().st_size}\0".encode())
+            with part.open("rb") as stream:
+                _update(digest, stream)
         return digest.hexdigest()
     for path in (Path(file.path), *(check_vrt(file.path) if file.suffix == ".vrt" else ())):
         with path.open("rb") as opened:
             _update(digest, opened)
+        digest.update(digest_beside(str(path), _content))
     return digest.hexdigest()
 
 
@@ -133,15 +146,18 @@ def without_top(files: Sequence[File]) -> tuple[str, list[tuple[str, ...]]]:
 
 def _of_folder(path: Path) -> Iterator[File]:
     count = 0
+    if any((path / mark).is_file() for mark in STORE_MARKS):
+        raise GroundworkError(f"{path.name} is a Zarr store: give it a name that ends in {STORE}")
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        names += [name for name in folders if is_store(Path(folder, name))]
+        folders[:] = sorted(name for name in folders if not _is_hidden(name) and name not in names)
         for name in names:
             count += 1
             if count > MOST_FILES:
                 raise GroundworkError(f"{path.name} holds more than {MOST_FILES:,} files: open a part of it")
             file = Path(folder, name)
-            if file.is_file():
-                yield File(file.relative_to(path).as_posix(), str(file))
+            if file.is_file() or is_store(file):
+                yield File(spelled(file.relative_to(path).as_posix()), str(file))
 
 
 def _of_archive(path: Path) -> Iterator[File]:
@@ -162,10 +178,27 @@ def _of_archive(path: Path) -> Iterator[File]:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or name != str(pure):
             raise GroundworkError(f"{path.name} names a file outside itself, {name[:80]!r}: pack it again")
+        if STORE_MARKS & {pure.name}:
+            raise GroundworkError(f"{path.name} holds a Zarr store, which is not read in archives: unpack it")
         if name in seen:
             raise GroundworkError(f"{path.name} holds {name[:80]!r} twice: pack it again")
         seen.add(name)
-        yield File(name, member_path(path, name))
+        yield File(spelled(name), member_path(path, name))
+
+
+def spelled(name: str) -> str:
+    """A name that can be shown in one line and written anywhere: what cannot is spelled as in Python."""
+    return "".join(
+        ascii(char)[1:-1] if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in name
+    )
+
+
+def _content(path: str) -> bytes | None:
+    return Path(path).read_bytes() if os.path.isfile(path) else None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes | None:
+    return archive.read(name) if name in archive.NameToInfo else None
 
 
 def _is_beside(file: File) -> bool:

@@ -176,17 +176,32 @@ def _plural(unit: str) -> str:
 
 # ----------------------------------------------------------------------------------------------- units
 
+FILLERS = frozenset((-999, -9999, -99999, -32768, -32767, 32767, 55_537, 65_535))
+"""Stored numbers that usually stand for no data; 55,537 is what 16 bits without sign make of −9999."""
+ENORMOUS = 1e20
+"""No measurement is as large: what floats are filled with."""
+LEAST = {REFLECTANCE: -1.0, REFLECTANCE_10000: -5000.0, DECIBEL: -200.0}
+MOST = {REFLECTANCE: 2.5, REFLECTANCE_10000: 30_000.0, DECIBEL: 100.0}
+"""What no surface shows, however bright or dark, and however its atmosphere was corrected."""
 
-def unit_fault(pixels: np.ndarray, bands: Sequence[BandSpec], dtype: str = "") -> str:
+
+def unit_fault(pixels: np.ndarray, bands: Sequence[BandSpec], dtypes: Sequence[str] = ()) -> str:
     """Why ``pixels`` (float [bands, ...], NaN = no data) cannot be in the units of ``bands``; or empty.
 
     The rules are those that physics and storage force, with no guess at what else the numbers may be: they
-    refuse what is certainly wrong and leave the rest. ``dtype`` is that of the file.
+    refuse what is certainly wrong and leave the rest. ``dtypes`` are those of the bands in their file.
     """
     extremes = [_extremes(values) for values in pixels]
-    for band, (low, high) in zip(bands, extremes, strict=True):
+    stored_as = dtypes or [""] * len(bands)
+    for band, values, (low, high), dtype in zip(bands, pixels, extremes, stored_as, strict=True):
         if np.isnan(low):
             continue
+        if filler := _filler(band, float(np.nanmin(values)), high):
+            return (
+                f"band {band.name} holds {filler}, which stands for no data in many files and cannot be "
+                f"{band.unit}, and no such value is declared: say nodata: {filler} in a bands.yaml beside "
+                "it, or write it into the file with gdal_edit -a_nodata"
+            )
         shown = f"band {band.name} holds values from {low:.5g} to {high:.5g}"
         if fault := _fault_of_range(band, low, high, dtype):
             return f"{shown}, which cannot be {band.unit}: {fault}"
@@ -204,17 +219,32 @@ def unit_fault(pixels: np.ndarray, bands: Sequence[BandSpec], dtype: str = "") -
     return ""
 
 
+def _filler(band: BandSpec, lowest: float, high: float) -> str:
+    """The stored number that can only stand for no data; empty where there is none."""
+    for value in (lowest, high):
+        if LEAST.get(band.unit, -np.inf) <= value <= MOST.get(band.unit, np.inf):
+            continue
+        if abs(value) >= ENORMOUS:
+            return f"{value:g}"
+        stored = (value - band.offset) / band.scale if band.scale else value
+        if abs(stored) < ENORMOUS and round(stored) in FILLERS:
+            return str(round(stored))
+    return ""
+
+
 def _fault_of_range(band: BandSpec, low: float, high: float, dtype: str) -> str:
     if band.unit == REFLECTANCE_10000:
         if dtype == "uint8" and band.scale == 1.0:
             return f"the file holds bytes, such as {DISPLAY_BYTE}s"
         if 0 < high < 2:
             return f"it looks like {REFLECTANCE}"
-    if band.unit == REFLECTANCE and (high > 2.5 or low < -1):
+        if high > MOST[REFLECTANCE_10000]:
+            return "it looks like stored numbers that still want their scale and offset"
+    if band.unit == REFLECTANCE and (high > MOST[REFLECTANCE] or low < LEAST[REFLECTANCE]):
         return f"it looks like {DISPLAY_BYTE if high <= 255 else REFLECTANCE_10000}"
     if band.unit == DISPLAY_BYTE and (low < 0 or high > 255):
         return "a byte lies between 0 and 255"
-    if band.unit == DECIBEL and (low > 0 or low < -200 or high > 100):
+    if band.unit == DECIBEL and (low >= 0 or low < LEAST[DECIBEL] or high > MOST[DECIBEL]):
         return "backscatter in dB is mostly negative; this looks like linear power or amplitude"
     return ""
 

@@ -178,8 +178,8 @@ def _whole(raster: Raster, spec: RasterEncoding) -> Chip:
     scaled = np.array([[found[place].scale, found[place].offset] for place in places], np.float32)
     inside *= scaled[:, :1, None]
     inside += scaled[:, 1:, None]
-    dtype = header.channels[0].dtype
-    if fault := unit_fault(pixels, [found[place] for place in places], dtype):
+    dtypes = [header.channels[place].dtype for place in places]
+    if fault := unit_fault(pixels, [found[place] for place in places], dtypes):
         raise GroundworkError(fault)
     return Chip(pixels, "", 0, 0, header.crs, header.transform, None, tuple(band.meaning for band in wanted))
 

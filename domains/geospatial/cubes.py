@@ -1,22 +1,27 @@
-"""NetCDF cubes through xarray and rioxarray: each time step is a scene, each variable or ``band`` a band."""
+"""Cubes, in NetCDF or Zarr, through xarray: each time step is a scene, each variable or ``band`` a band."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import rioxarray  # noqa: F401 -- gives every dataset its .rio
 import xarray as xr
+from rasterio.crs import CRS
 from rioxarray.exceptions import DimensionError, MissingCRS, RioXarrayError
 
 from domains.contract import GroundworkError
-from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, explained
+from domains.geospatial.cube_files import open_cube
+from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, explained, in_short
 
 CUBE = "cube:"
 """How a step of a cube is named as a path: ``cube:STEP:FILE``."""
-CUBE_SUFFIXES = (".nc", ".nc4")
 BAND = "band"
+WGS_84 = "EPSG:4326"
+EAST = frozenset(("degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"))
+NORTH = frozenset(("degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"))
+"""Units by which longitudes and latitudes are told (CF conventions 1.11, sections 4.1 and 4.2)."""
 UNEVEN = 0.01
 """Share of a pixel by which the coordinates of an even grid may be off."""
 
@@ -25,7 +30,7 @@ class CubeStep:
     """One time step of a cube as a raster."""
 
     def __init__(self, path: str, step: int) -> None:
-        self._dataset = _opened(path)
+        self._dataset = open_cube(path)
         try:
             grid = _grid(self._dataset)
             self._layers = _layers(self._dataset, grid, step)
@@ -43,13 +48,14 @@ class CubeStep:
 
     def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
         inside = {self._y: slice(row, row + height), self._x: slice(column, column + width)}
-        parts = [
-            self._layers[channel][1].isel(inside).transpose(self._y, self._x).to_numpy()
-            for channel in channels
-        ]
-        floats = as_floats(np.stack(parts))
-        floats[~np.isfinite(floats)] = np.nan
-        return floats
+        parts = []
+        for channel in channels:
+            layer = self._layers[channel][1]
+            part = as_floats(layer.isel(inside).transpose(self._y, self._x).to_numpy())
+            low, high = _valid_range(layer)
+            part[~np.isfinite(part) | (part < low) | (part > high)] = np.nan
+            parts.append(part)
+        return np.stack(parts)
 
     def close(self) -> None:
         self._dataset.close()
@@ -64,7 +70,7 @@ class _Grid:
 
 def step_names(path: str) -> list[str]:
     """A name for each time step, its time where it has one; one empty name where there is no time."""
-    with explained(path.rpartition("/")[2]), _opened(path) as dataset:
+    with explained(path.rpartition("/")[2]), open_cube(path) as dataset:
         time = _time_of(dataset, _grid(dataset))
         if time is None:
             return [""]
@@ -76,24 +82,19 @@ def step_names(path: str) -> list[str]:
         return [str(value) for value in values]
 
 
-def _opened(path: str) -> xr.Dataset:
-    with open(path, "rb") as file:
-        magic = file.read(3)
-    if not magic:
-        raise GroundworkError("it is empty, 0 bytes: copy it again")
-    # NetCDF 3 begins with CDF; NetCDF 4 is HDF5.
-    engine = "scipy" if magic == b"CDF" else "h5netcdf"
-    return xr.open_dataset(path, engine=engine, decode_coords="all", cache=False)
-
-
 def _grid(dataset: xr.Dataset) -> _Grid:
+    east, north = _axis(dataset, EAST), _axis(dataset, NORTH)
     try:
+        if east and north:
+            dataset = dataset.rio.set_spatial_dims(east, north)
         x, y = str(dataset.rio.x_dim), str(dataset.rio.y_dim)
         crs = dataset.rio.crs
+        if crs is None and east and north:  # whose datum nobody states; GDAL takes this one, too
+            crs = CRS.from_string(WGS_84)
     except (DimensionError, MissingCRS, RioXarrayError) as error:
         raise GroundworkError(
             "no two dimensions that span a map (x and y, or lat and lon): it has "
-            + ", ".join(map(str, dataset.sizes))
+            + (", ".join(map(str, dataset.sizes)) or "none outside of groups")
         ) from error
     for dimension in (x, y):
         if dimension in dataset.coords:
@@ -105,7 +106,17 @@ def _grid(dataset: xr.Dataset) -> _Grid:
     return _Grid(x, y, crs.to_wkt(), transform)
 
 
+def _axis(dataset: xr.Dataset, units: frozenset[str]) -> str:
+    """The dimension whose coordinates are in one of ``units``; empty where there is none."""
+    names = (str(name) for name in dataset.dims if name in dataset.coords)
+    return next((name for name in names if dataset[name].attrs.get("units") in units), "")
+
+
 def _refuse_uneven(dimension: str, values: np.ndarray) -> None:
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise GroundworkError(
+            f"its coordinate {dimension} is not made of numbers: write it as metres or degrees"
+        )
     steps = np.diff(values.astype(np.float64))
     if steps.size and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
         raise GroundworkError(f"its coordinate {dimension} is not evenly spaced: resample it to a grid")
@@ -156,13 +167,33 @@ def _layers(dataset: xr.Dataset, grid: _Grid, step: int) -> list[tuple[str, xr.D
     return layers
 
 
+def _valid_range(layer: xr.DataArray) -> tuple[float, float]:
+    """Smallest and largest value that count as data (CF conventions 1.11, section 2.5.1)."""
+    attributes = layer.attrs
+    stated = attributes.get("valid_range")
+    if stated is None:
+        stated = [attributes.get("valid_min", -np.inf), attributes.get("valid_max", np.inf)]
+    try:
+        low, high = sorted(_unpacked(limit, layer.encoding) for limit in stated)
+    except (TypeError, ValueError) as error:
+        raise GroundworkError(f"its valid range {stated!r} is no pair of numbers") from error
+    return low, high
+
+
+def _unpacked(limit: Any, packing: Mapping[Any, Any]) -> float:
+    """A limit in the unit, where it is stated as numbers are stored."""
+    if "scale_factor" not in packing or np.asarray(limit).dtype.kind == "f":
+        return float(limit)
+    return float(limit) * float(packing["scale_factor"]) + float(packing.get("add_offset", 0.0))
+
+
 def _channel(name: str, layer: xr.DataArray) -> Channel:
     attributes = cast(dict[str, Any], layer.attrs)
     nodata = attributes.get("nodata")  # what Open Data Cube writes; xarray has applied _FillValue already
     is_number = isinstance(nodata, int | float | np.number) and np.isfinite(nodata)
     return Channel(
-        name,
+        in_short(name),
         str(layer.dtype),
-        unit=str(attributes.get("units", "")),
+        unit=in_short(str(attributes.get("units", ""))),
         nodata=float(cast(float, nodata)) if is_number else None,
     )

@@ -5,22 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, PhotometricInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from domains.contract import GroundworkError
-from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats
+from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, in_short
 from domains.geospatial.remote import GDAL_OPTIONS, is_url, suffix_of
+from domains.geospatial.vrts import check_vrt
 
 DRIVERS = {
     ".tif": "GTiff",
@@ -38,7 +37,10 @@ DRIVERS = {
 """Driver by suffix. GDAL itself goes by the content, and takes a text called ``.tif`` for a VRT."""
 LARGEST_BLOCK = 1 << 30
 """Bytes that must be unpacked to read one pixel."""
-LARGEST_VRT = 1 << 20
+LOOK = 64
+"""Pixels on a side of the window in which transparency is looked at."""
+MOST_HALVES = 0.5
+"""Share of half-transparent pixels beyond which a band marked as transparency is a measurement."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,23 @@ class GeoTiff:
             if grid is not None:
                 self._dataset = _on_grid(self._file, grid)
             try:
-                self._indexes = [
+                self._refuse_other_pixels()
+                self._refuse_large_blocks()
+                transparency = [
                     index
                     for index, colour in zip(self._dataset.indexes, self._dataset.colorinterp, strict=True)
-                    if colour != ColorInterp.alpha
+                    if colour == ColorInterp.alpha
                 ]
+                for index in transparency:
+                    self._refuse_measured_transparency(index)
+                self._indexes = [index for index in self._dataset.indexes if index not in transparency]
+                self._is_of_one_type = len(set(self._dataset.dtypes)) == 1
                 self.header = self._read_header()
                 self._masked = {
                     index
                     for index, flags in zip(self._dataset.indexes, self._dataset.mask_flag_enums, strict=True)
                     if MaskFlags.all_valid not in flags
                 }
-                self._refuse_large_blocks()
             except Exception:
                 self.close()
                 raise
@@ -98,7 +105,10 @@ class GeoTiff:
 
     def _window(self, channels: Sequence[int], window: Window) -> np.ndarray:
         indexes = [self._indexes[channel] for channel in channels]
-        floats = as_floats(self._dataset.read(indexes, window=window))
+        if self._is_of_one_type:
+            floats = as_floats(self._dataset.read(indexes, window=window))
+        else:
+            floats = np.stack([as_floats(self._dataset.read(index, window=window)) for index in indexes])
         floats[~np.isfinite(floats)] = np.nan
         masked = [place for place, index in enumerate(indexes) if index in self._masked]
         if masked:
@@ -146,19 +156,46 @@ class GeoTiff:
         description = dataset.descriptions[place] or ""
         if not description and colour in (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
             description = colour.name
+        is_bit = dataset.tags(index, ns="IMAGE_STRUCTURE").get("NBITS") == "1"  # to GDAL, black and white
         # The way of GDAL 3.10 and later to say it, in its IMAGERY domain.
         micrometres = dataset.tags(index, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM", "")
         nodata = dataset.nodatavals[place]
         return Channel(
-            description.strip(),
+            in_short(description),
             dataset.dtypes[place],
             float(dataset.scales[place]),
             float(dataset.offsets[place]),
-            (dataset.units[place] or "").strip(),
+            in_short(dataset.units[place] or ""),
             None if nodata is None or not np.isfinite(nodata) else float(nodata),
             _nanometres(micrometres),
-            colour == ColorInterp.palette,
+            colour == ColorInterp.palette and not is_bit,
         )
+
+    def _refuse_other_pixels(self) -> None:
+        dataset = self._dataset
+        if any(dtype.startswith("complex") for dtype in dataset.dtypes):
+            raise GroundworkError("complex numbers are not read: save amplitude, power or dB")
+        if pages := len(dataset.subdatasets):
+            raise GroundworkError(f"it holds {pages} images: save each in a file of its own")
+        colours = dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "")
+        if colours in ("CMYK", "YCCK") or dataset.photometric == PhotometricInterp.cmyk:
+            raise GroundworkError("its colours are CMYK: save it as RGB or grey")
+        turned = dataset.tags().get("EXIF_Orientation", "1")
+        if turned != "1":
+            raise GroundworkError(f"it is to be turned (EXIF orientation {turned}): save it upright")
+
+    def _refuse_measured_transparency(self, index: int) -> None:
+        """Programs mark the fourth band of any file as alpha, near infrared too."""
+        dataset, name = self._dataset, self._dataset.descriptions[index - 1] or ""
+        height, width = min(LOOK, dataset.height), min(LOOK, dataset.width)
+        middle = Window((dataset.width - width) // 2, (dataset.height - height) // 2, width, height)
+        values = dataset.read(index, window=middle)
+        is_half = (values != 0) & (values != values.max())
+        if is_half.mean() > MOST_HALVES or name.strip().lower() not in ("", "alpha"):
+            raise GroundworkError(
+                f"its band {index}{f' ({name})' if name else ''} is marked as transparency (alpha), and "
+                f"looks like a measurement: gdal_edit -colorinterp_{index} undefined makes it one"
+            )
 
     def _refuse_large_blocks(self) -> None:
         dataset = self._dataset
@@ -196,29 +233,3 @@ def _nanometres(micrometres: str) -> float | None:
     except ValueError:
         return None
     return round(wavelength, 1) if 0 < wavelength < 1e9 else None
-
-
-def check_vrt(path: str) -> list[Path]:
-    """The rasters that a VRT names. Refuses it where they are anything but files inside its own folder.
-
-    It can name any file, address or program of the machine, which whoever sent it should not reach.
-    """
-    file = Path(path)
-    if path.startswith("/vsi"):
-        raise GroundworkError("a VRT in an archive is not read: give the rasters that it names")
-    with file.open("rb") as stream:
-        text = stream.read(LARGEST_VRT + 1)
-    if len(text) > LARGEST_VRT or b"<!" in text:
-        raise GroundworkError(f"a VRT of over {LARGEST_VRT >> 20} MiB, or with declarations, is not read")
-    folder, named_files = file.resolve().parent, []
-    for element in ElementTree.fromstring(text).iter():  # noqa: S314 -- no declarations, so no entities
-        if element.tag.startswith("PixelFunction") or element.tag in ("SrcSQL", "SourceSQL"):
-            raise GroundworkError("a VRT with code of its own is not read")
-        if element.tag in ("SourceFilename", "SourceDataset", "SrcDataSource"):
-            named = (element.text or "").strip()
-            target = (folder / named).resolve()
-            is_plain = target.suffix.lower() in set(DRIVERS) - {".vrt"} and target.is_file()
-            if not is_plain or folder not in target.parents:
-                raise GroundworkError(f"the VRT names {named[:100]!r}, which is no raster in its own folder")
-            named_files.append(target)
-    return named_files

@@ -5,7 +5,9 @@ Nothing is guessed from the numbers. They are only asked whether they can be wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from domains.contract import GroundworkError
 from domains.geospatial.bands import (
@@ -32,8 +34,12 @@ UNITS = {
 """Other ways to write a unit, without spaces and in lower case."""
 LARGEST_DRIFT = 0.05
 """Relative difference between two wavelengths of one band as different sources state it."""
+COUNTED = re.compile(r"(?:band|layer)[ _-]?0*([1-9]\d*)", re.IGNORECASE)
+"""Names that only count bands."""
 SILENT_UNITS = ("", "1", "none", "unknown", "dn")
 """What files write where nobody thought of a unit."""
+LENGTHS = ("m", "metre", "meter", "ft", "foot", "ussurveyfoot")
+"""What GDAL takes for the unit of every band where the CRS of a file has heights."""
 
 
 class UnknownBands(GroundworkError):
@@ -47,7 +53,7 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
     says in its band descriptions, units and wavelengths. Raises GroundworkError where these contradict each
     other, UnknownBands where none of them tells.
     """
-    channels = header.channels
+    channels = _without_numbers(header.channels)
     if any(channel.is_palette for channel in channels):
         raise GroundworkError(
             "its numbers are entries of a colour table, not measurements: convert it to RGB with rio or "
@@ -57,6 +63,11 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
         chosen = _match_declared(channels, declared)
         return tuple(
             _declared_band(band, channel, header.gsd) for band, channel in zip(chosen, channels, strict=True)
+        )
+    if twice := _named_twice(channels):
+        raise GroundworkError(
+            f"it calls several bands {twice}, such as those of several dates: write each date into a file of "
+            "its own with gdal_translate -b"
         )
     meanings = _of_sensor(channels, sensor) if sensor != "auto" else _as_described(channels)
     return tuple(
@@ -69,7 +80,7 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
 
 def _match_declared(channels: Sequence[Channel], declared: Sequence[DeclaredBand]) -> list[DeclaredBand]:
     names = [channel.description for channel in channels]
-    is_described = all(names) and not set(names) <= set(COLOURS)
+    is_described = all(names) and not set(names) <= set(COLOURS) and not _named_twice(channels)
     if is_described:
         by_name = {band.name.lower(): band for band in declared}
         odd = [name for name in names if name.lower() not in by_name]
@@ -167,21 +178,38 @@ def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
 def _self_described(channel: Channel) -> BandSpec:
     polarisation = channel.description.upper() if channel.description.upper() in POLARISATIONS else ""
     return BandSpec(
-        name=channel.description[:80],
+        name=channel.description,
         wavelength=channel.wavelength,
         polarisation=polarisation,
-        unit=_unit(channel.unit)[:80],
+        unit=_unit(channel.unit),
     )
 
 
 def _completed(band: BandSpec, channel: Channel, gsd: float | None) -> BandSpec:
     """``band`` as this file stores it: its own unit, scale and offset go before the usual ones."""
-    unit, scale, offset = _unit(channel.unit) or band.unit, channel.scale, channel.offset
-    if unit == band.unit == REFLECTANCE_10000 and not _unit(channel.unit):
+    stated = _unit(channel.unit)
+    if stated.lower().replace(" ", "") in LENGTHS:  # no sensor's band is a length
+        stated = ""
+    unit, scale, offset = stated or band.unit, channel.scale, channel.offset
+    if unit == band.unit == REFLECTANCE_10000 and not stated:
         scale, offset = in_ten_thousandths(scale, offset)
     return band.model_copy(
         update={"unit": unit, "scale": scale, "offset": offset, "gsd": gsd, "nodata": channel.nodata}
     )
+
+
+def _without_numbers(channels: Sequence[Channel]) -> tuple[Channel, ...]:
+    """Channels without names, where these only count them: ``Band 1``, ``Band 2`` as programs write them."""
+    numbers = [COUNTED.fullmatch(channel.description) for channel in channels]
+    if all(found and int(found.group(1)) == place for place, found in enumerate(numbers, start=1)):
+        return tuple(replace(channel, description="") for channel in channels)
+    return tuple(channels)
+
+
+def _named_twice(channels: Sequence[Channel]) -> str:
+    names = [channel.description for channel in channels if channel.description]
+    plain = [name.lower() for name in names]
+    return next((name for name in names if plain.count(name.lower()) > 1), "")
 
 
 def _unit(text: str) -> str:

@@ -27,11 +27,23 @@ CHANNELS = {
     "RGBA": ("red", "green", "blue"),
 }
 """Bands by Pillow's mode, without alpha."""
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image comes to stand upright, by its orientation (Exif 3.0, tag 0x0112)."""
+SIDEWAYS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))
 DTYPES = {"1": "uint8", "I": "int32", "I;16": "uint16", "F": "float32"}
 
 
-class TooLarge(GroundworkError):
-    """An image that is not to be decoded whole."""
+class LeftToGdal(GroundworkError):
+    """An image that Pillow is not to decode: of many pixels, or of what it does not keep."""
 
 
 class SmallImage:
@@ -48,19 +60,28 @@ class SmallImage:
         try:
             self._image = Image.open(io.BytesIO(data), formats=(kind,))
         except Image.DecompressionBombError as error:
-            raise TooLarge(f"more than {LARGEST_IMAGE:,} pixels") from error
+            raise LeftToGdal(f"more than {LARGEST_IMAGE:,} pixels") from error
         except UnidentifiedImageError as error:
             raise GroundworkError(f"it is no {kind} image, or damaged") from error
         if self._image.height * self._image.width > LARGEST_IMAGE:
-            raise TooLarge(f"more than {LARGEST_IMAGE:,} pixels")
+            raise LeftToGdal(f"more than {LARGEST_IMAGE:,} pixels")
+        # Cameras hide previews in a JPEG, which count as frames.
+        if kind != "JPEG" and getattr(self._image, "n_frames", 1) > 1:
+            raise GroundworkError("it is animated: save each image in a file of its own")
         mode = self._image.mode
+        if kind == "PNG" and mode != "P" and ("transparency" in self._image.info or _has_wide_colours(data)):
+            raise LeftToGdal("16 bits a colour, or one colour for no data: send it as a TIFF")
         if mode not in CHANNELS:
             raise GroundworkError(f"its colours are {mode}: save it as RGB or grey")
         channel_type = DTYPES.get(mode, "uint8")
         channels = tuple(
             Channel(description, channel_type, is_palette=mode == "P") for description in CHANNELS[mode]
         )
-        self.header = Header(self._image.height, self._image.width, channels)
+        self._turn = TURNS.get(self._image.getexif().get(ORIENTATION, 1))
+        height, width = self._image.height, self._image.width
+        if self._turn in SIDEWAYS:
+            height, width = width, height
+        self.header = Header(height, width, channels)
         self._pixels: np.ndarray | None = None
 
     def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
@@ -72,10 +93,17 @@ class SmallImage:
         self._image.close()
 
     def _decoded(self) -> np.ndarray:
-        array = np.asarray(self._image)
+        image = self._image if self._turn is None else self._image.transpose(self._turn)
+        array = np.asarray(image)
         floats = as_floats(array if array.dtype != bool else array.astype(np.uint8))
         floats = np.moveaxis(np.atleast_3d(floats), -1, 0)
         if self._image.mode in ("LA", "RGBA"):
             floats, alpha = floats[:-1], floats[-1]
             floats[:, alpha == 0] = np.nan
         return np.ascontiguousarray(floats)
+
+
+def _has_wide_colours(png: bytes) -> bool:
+    """Whether a PNG has 16 bits in each of several channels, of which Pillow keeps 8 (PNG 3.0, IHDR)."""
+    depth, colour_type = png[24], png[25]
+    return depth == 16 and colour_type != 0

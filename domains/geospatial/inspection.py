@@ -10,21 +10,19 @@ import numpy as np
 
 from domains.contract import ClassSpec, GroundworkError
 from domains.geospatial.archives import File, digest_file
-from domains.geospatial.bands import DISPLAY_BYTE, BandSpec, RasterEncoding, unit_fault
+from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import smaller_than_patch
-from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, step_names
+from domains.geospatial.cube_files import CUBE_SUFFIXES
+from domains.geospatial.cubes import CUBE, step_names
 from domains.geospatial.declared import Declared, category_names
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.identifying import identify
 from domains.geospatial.layout import Entry, Layout
 from domains.geospatial.opened import open_raster
+from domains.geospatial.plausible import looked_at
 from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
 from domains.geospatial.scenes import LabelRaster, Scene
 
-LOOKS = 3
-"""Windows across and down in which the numbers are looked at."""
-LOOK = 64
-"""Pixels on a side of such a window."""
 LARGEST_SHIFT = 0.1
 """Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
 SHOWN = 3
@@ -63,6 +61,7 @@ class Inspector:
         self._bands: dict[tuple[tuple[Channel, ...], float | None], tuple[BandSpec, ...] | str] = {}
         self._pointed: list[str] = []
         self._elsewhere: list[str] = []
+        self._zeros: list[str] = []
         self._is_simulated = False
 
     def inspect(self, layout: Layout, is_single: bool) -> Found:
@@ -104,7 +103,7 @@ class Inspector:
             yield entry
             return
         if self._archive is not None or entry.mask is not None:
-            raise GroundworkError("a NetCDF cube is read from a folder of its own, without masks: unpack it")
+            raise GroundworkError("a cube is read from a folder of its own, without masks: unpack it")
         with explained(entry.image.name):
             names = step_names(entry.image.path)
         for step, name in enumerate(names):
@@ -123,12 +122,14 @@ class Inspector:
         scene = Scene(
             image.path, image.name, header.height, header.width, header.crs, header.transform, bands, label
         )
-        fault = _unit_fault(scene, header)
+        fault, has_zeros = looked_at(scene, header)
         self._is_simulated |= header.is_simulated
         if header.has_control_points:
             self._pointed.append(image.name)
         if not header.is_of_earth:
             self._elsewhere.append(image.name)
+        if has_zeros:
+            self._zeros.append(image.name)
         return scene, fault
 
     def _identified(self, header: Header) -> tuple[BandSpec, ...]:
@@ -146,6 +147,8 @@ class Inspector:
 
     def _label(self, mask: File, image: Header) -> LabelRaster:
         with explained(mask.name):
+            if mask.suffix in (".jpg", ".jpeg"):
+                raise GroundworkError("JPEG changes the values of a mask: save it as PNG or GeoTIFF")
             raster = open_raster(mask.path)
             _check_mask(raster.header, image)
         if self._classes is None:
@@ -160,11 +163,17 @@ class Inspector:
     def _remarks(self) -> Iterator[str]:
         if self._pointed:
             yield (
-                f"{_scenes(self._pointed)} by ground control points only: the chips have no location; "
+                f"{_scenes(self._pointed, 'lie')} by ground control points only: the chips have no location; "
                 "gdalwarp gives them one."
             )
         if self._elsewhere:
-            yield f"{_scenes(self._elsewhere)} in a system of coordinates of another body than the Earth."
+            elsewhere = _scenes(self._elsewhere, "lie")
+            yield f"{elsewhere} in a system of coordinates of another body than the Earth."
+        if self._zeros:
+            yield (
+                f"{_scenes(self._zeros, 'hold')} pixels that are zero in all bands, and no value is declared "
+                "for no data: they count as measured unless a bands.yaml says nodata: 0."
+            )
 
 
 def _check_mask(mask: Header, image: Header) -> None:
@@ -196,29 +205,14 @@ def _crs_name(wkt: str) -> str:
     return parsed_crs(wkt).to_string()[:60]
 
 
-def _unit_fault(scene: Scene, header: Header) -> str:
-    """Why windows of the scene cannot be in its units; empty where they can."""
-    is_surely_bytes = all(
-        channel.dtype == "uint8" and band.unit == DISPLAY_BYTE and band.scale == 1.0
-        for band, channel in zip(scene.bands, header.channels, strict=True)
-    )
-    if is_surely_bytes:
-        return ""
-    looks = [
-        scene.read(row, column, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
-        for row in _places(scene.height)
-        for column in _places(scene.width)
-    ]
-    return unit_fault(np.concatenate(looks, axis=1), scene.bands, header.channels[0].dtype)
-
-
-def _places(size: int) -> Sequence[int]:
-    return sorted({int(place) for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
-
-
-def _scenes(names: Sequence[str]) -> str:
+def _scenes(names: Sequence[str], verb: str) -> str:
+    """Subject and verb of a remark."""
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-    return f"{len(names)} scene{'' if len(names) == 1 else 's'} ({shown}) lie{'s' if len(names) == 1 else ''}"
+    return (
+        f"{len(names)} scene ({shown}) {verb}s"
+        if len(names) == 1
+        else f"{len(names)} scenes ({shown}) {verb}"
+    )
 
 
 def _without_name(error: GroundworkError, entry: Entry) -> str:

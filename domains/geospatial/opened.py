@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from domains.contract import GroundworkError
-from domains.geospatial.cubes import CUBE, CUBE_SUFFIXES, CubeStep
+from domains.geospatial.cube_files import CUBE_SUFFIXES
+from domains.geospatial.cubes import CUBE, CubeStep
 from domains.geospatial.geotiffs import DRIVERS, GeoTiff
-from domains.geospatial.images import IMAGE_FORMATS, SmallImage, TooLarge
+from domains.geospatial.images import IMAGE_FORMATS, LeftToGdal, SmallImage
 from domains.geospatial.rasters import Raster
 from domains.geospatial.remote import is_url, suffix_of
+from domains.geospatial.sidecars import AUXILIARY
 from domains.geospatial.stacks import STACK, StackRaster, stack_of
 
 KEPT_OPEN = 16
@@ -97,9 +99,11 @@ def open_raster(path: str) -> Raster:
     def make() -> Raster:
         opened = open_archive(archive) if is_member else None
         size = opened.getinfo(member).file_size if opened else os.path.getsize(path)
-        if suffix in IMAGE_FORMATS and size <= LARGEST_IMAGE_FILE:
+        auxiliary = member + AUXILIARY
+        has_metadata = auxiliary in opened.NameToInfo if opened else os.path.exists(path + AUXILIARY)
+        if suffix in IMAGE_FORMATS and size <= LARGEST_IMAGE_FILE and not has_metadata:
             data = opened.read(member) if opened else Path(path).read_bytes()
-            with suppress(TooLarge):  # which GDAL reads in windows
+            with suppress(LeftToGdal):  # which GDAL reads in windows
                 return SmallImage(data, suffix)
         if not size:
             raise GroundworkError("it is empty, 0 bytes: copy it again")

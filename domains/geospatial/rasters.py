@@ -22,6 +22,8 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 LARGEST_RASTER = 10**10
 """Pixels, 100,000 on a side: a file of a few bytes can claim any size."""
 MOST_BANDS = 1000
+LONGEST_TEXT = 80
+"""Characters of a band's description or unit that are kept."""
 EARTH_RADIUS = 6_378_137.0
 
 
@@ -67,6 +69,11 @@ class Header:
         for channel in self.channels:
             if channel.dtype.startswith("complex"):
                 raise GroundworkError("complex numbers are not read: save amplitude, power or dB")
+        a, b, _, d, e, _ = self.transform
+        if not all(map(math.isfinite, self.transform)) or a * e == b * d:
+            raise GroundworkError(
+                "its transform puts all pixels in one place: write it anew with gdal_edit -a_ullr"
+            )
 
     @property
     def gsd(self) -> float | None:
@@ -80,6 +87,8 @@ class Header:
         crs = parsed_crs(self.crs)
         if crs.is_geographic:
             metres = math.hypot(b, e) * math.pi / 180 * _radius(self.crs)
+        elif not crs.is_projected:  # the coordinates of a building site
+            return None
         else:
             metres = math.sqrt(abs(a * e - b * d)) * crs.linear_units_factor[1]
             if crs.to_epsg() == 3857:  # web Mercator stretches with the distance from the equator
@@ -131,6 +140,8 @@ def explained(name: str) -> Iterator[None]:
     except GroundworkError as error:
         detail = str(error)
         raise GroundworkError(detail if detail.startswith(name) else f"{name}: {detail}") from error
+    except UnicodeEncodeError as error:
+        raise GroundworkError(f"{name} has a name that is not UTF-8: rename it") from error
     except PermissionError as error:
         raise GroundworkError(f"{name} may not be read: change its permissions") from error
     except FileNotFoundError as error:
@@ -141,6 +152,11 @@ def explained(name: str) -> Iterator[None]:
         raise GroundworkError(f"{name} is damaged or not what its suffix says: {one_line(error)}") from error
     except (NotImplementedError, RuntimeError) as error:  # an encrypted or exotic member of an archive
         raise GroundworkError(f"{name} cannot be unpacked: {one_line(error)}") from error
+
+
+def in_short(text: str) -> str:
+    """What a file says, fit for a line of an answer."""
+    return " ".join(text.split())[:LONGEST_TEXT]
 
 
 def one_line(error: BaseException) -> str:

@@ -11,9 +11,10 @@ from statistics import median
 from domains.contract import GroundworkError, Row, Source, digest_of
 from domains.geospatial import declared as declaring
 from domains.geospatial import stac
-from domains.geospatial.archives import File, list_files, read_text
+from domains.geospatial.archives import File, list_files, read_text, spelled
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
 from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
+from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
 from domains.geospatial.deliveries import alone, gathered
 from domains.geospatial.inspection import Inspected, Inspector
@@ -26,6 +27,7 @@ from domains.tables import Unreadable
 __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
 
 IMAGE, ROW, COLUMN, CLASS = "image", "row", "column", "class"
+OTHER_ARCHIVES = frozenset((".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst"))
 FEWEST_SCENES = 10
 """Scenes from which whole ones can be held out where blocks cannot."""
 
@@ -51,25 +53,25 @@ class _Chips:
 
 
 def open_source(path: Path, spec: RasterEncoding, input_column: str | None = None) -> Source:
-    """Open a raster, a NetCDF cube, or a folder or zip archive of rasters.
+    """Open a raster, a cube in NetCDF or Zarr, or a folder or zip archive of rasters.
 
     The bands of the encoding are those of most scenes unless ``spec`` has bands; a scene that does not fit
     them, and a file that cannot be read, is one row that becomes a reject. Raises GroundworkError where
     nothing is left.
     """
-    _refuse_column(path.name, input_column)
+    _refuse_column(spelled(path.name), input_column)
     path = path.absolute()  # rows are read by other processes, which may stand elsewhere
-    if not path.exists():
-        raise GroundworkError(f"no file at {path}: check the path")
-    is_many = path.is_dir() or path.suffix.lower() == ".zip"
+    if not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        raise GroundworkError(f"no file at {spelled(str(path))}: check the path")
+    is_many = path.suffix.lower() == ".zip" or (path.is_dir() and not is_store(path))
     remarks: tuple[str, ...] = ()
     if is_many:
         files, remarks = gathered(list_files(path), spec)
-        layout = recognise(files, path.name)
+        layout = recognise(files, spelled(path.name))
         declared = _declared(path, layout.top)
     else:
         layout, declared = _single(path, spec)
-    opened = _Opened(path.name, str(path.resolve()), layout, declared, remarks)
+    opened = _Opened(spelled(path.name), spelled(str(path.resolve())), layout, declared, remarks)
     return _assembled(opened, spec, is_many, path if is_many and path.is_file() else None)
 
 
@@ -157,17 +159,19 @@ def scene_of(source: Source) -> Scene:
 
 
 def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
-    suffix = path.suffix.lower()
+    suffix, name = path.suffix.lower(), spelled(path.name)
+    if suffix in OTHER_ARCHIVES:
+        raise GroundworkError(f"{name}: {suffix} is not read: unpack it, or pack it as .zip")
     if suffix not in SUFFIXES:
         what = suffix or "a file without suffix"
         raise GroundworkError(
-            f"{path.name}: {what} is not read; save it as a GeoTIFF, which says its bands and its place"
+            f"{name}: {what} is not read; save it as a GeoTIFF, which says its bands and its place"
         )
     # A scene out of a dataset's images/ is described by the dataset's file.
     folders = [path.parent, *([path.parent.parent] if path.parent.name == "images" else [])]
     texts = (read_text(folder, declaring.FILE_NAME, declaring.LARGEST) for folder in folders)
     text = next((text for text in texts if text is not None), b"")
-    file = File(path.name, str(path))
+    file = File(name, str(path))
     return Layout((Entry(alone(file, spec) or file),), ""), declaring.parse(text)
 
 

@@ -14,6 +14,7 @@ from rasterio.transform import from_origin
 
 from domains.contract import GroundworkError, Record, Reject, Source
 from domains.geospatial import GEOSPATIAL, RasterEncoding
+from domains.geospatial.reading import scene_of
 
 SPEC = RasterEncoding(chip=32, patch=8)
 TRUE_COLOUR = ("TCI_R", "TCI_G", "TCI_B", "B8", "B12")
@@ -80,6 +81,19 @@ def error_of(path: Path, **spec: object) -> str:
         opened(path, **spec)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def pixels_of(source: Source) -> np.ndarray:
+    """The whole scene, float32 [bands, h, w]."""
+    scene = scene_of(source)
+    return scene.read(0, 0, scene.height, scene.width, source.encoding.bands)  # type: ignore[attr-defined]
+
+
+def declare(path: Path, *names: str, **more: object) -> Path:
+    """Say in a bands.yaml beside ``path`` that its bands are heights."""
+    told = ", ".join(f"{key}: {value}" for key, value in {"unit": "m", **more}.items())
+    (path.parent / "bands.yaml").write_text("\n".join(f"- {{name: {name}, {told}}}" for name in names))
+    return path
 
 
 def burn_scars(folder: Path, scenes: int = 3) -> Path:

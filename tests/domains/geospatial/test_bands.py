@@ -90,13 +90,16 @@ def test_a_patch_divides_its_chip() -> None:
         ("reflectance", -0.1, 1.4, "float32", ""),
         ("display byte", 0, 4000, "uint16", "a byte lies between 0 and 255"),
         ("dB", 0.001, 0.9, "float32", "linear power"),
+        ("dB", 0, 0.9, "float32", "linear power"),
+        ("reflectance × 10000", 0, 43_000, "uint16", "still want their scale"),
+        ("reflectance × 10000", -1900, 12_000, "int16", ""),
         ("dB", -30, 5, "float32", ""),
         ("kelvin", 1e9, 2e9, "float64", ""),
     ],
 )  # fmt: skip
 def test_units_are_checked_on_the_numbers(unit: str, low: float, high: float, dtype: str, fault: str) -> None:
     pixels = np.linspace(low, high, 400, dtype=np.float32).reshape(1, 20, 20)
-    said = unit_fault(pixels, [BandSpec(name="B4", wavelength=665, unit=unit)], dtype)
+    said = unit_fault(pixels, [BandSpec(name="B4", wavelength=665, unit=unit)], [dtype])
     assert fault in said
     assert bool(said) == bool(fault)
 
@@ -109,11 +112,41 @@ def test_a_dead_pixel_and_missing_data_say_nothing_of_a_unit() -> None:
     assert not unit_fault(np.full((1, 8, 8), np.nan), [BandSpec(name="B4", unit="dB")])
 
 
+@pytest.mark.parametrize(
+    ("unit", "filler", "words"),
+    [
+        ("reflectance × 10000", -9999, "holds -9999, which stands for no data"),
+        ("reflectance × 10000", 65535, "holds 65535, which stands for no data"),
+        ("reflectance", -999, "holds -999, which stands for no data"),
+        ("reflectance", -3.4e38, "holds -3.4e+38, which stands for no data"),
+        ("dB", -9999, "holds -9999, which stands for no data"),
+        ("m", -9999, ""),
+    ],
+)
+def test_a_filler_that_nobody_declared_is_told_by_what_no_surface_shows(
+    unit: str, filler: float, words: str
+) -> None:
+    low, high = {"dB": (-25, -3), "reflectance": (0.1, 0.5)}.get(unit, (100, 5000))
+    pixels = np.linspace(low, high, 2000, dtype=np.float32).reshape(1, 40, 50)
+    assert not unit_fault(pixels, [BandSpec(name="B4", unit=unit)])
+    pixels[0, 0, :4] = filler
+    said = unit_fault(pixels, [BandSpec(name="B4", unit=unit)])
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_a_filler_is_told_as_it_is_stored() -> None:
+    band = BandSpec(name="B4", unit="reflectance", scale=0.0001, offset=-0.1)
+    pixels = np.full((1, 8, 8), 0.2, np.float32)
+    pixels[0, 0, 0] = -9999 * 0.0001 - 0.1
+    assert "say nodata: -9999 in a bands.yaml" in unit_fault(pixels, [band])
+
+
 def test_bytes_beside_reflectances_are_seen_through_a_wide_type() -> None:
     sentinel = SENSORS["sentinel-2"].bands
     chosen = [sentinel[name] for name in ("B4", "B3", "B8")]
     pixels = np.stack([np.linspace(0, top, 400) for top in (255, 254, 5000)]).astype(np.float32)
-    assert "bands B4, B3 end at 255 like display bytes" in unit_fault(pixels, chosen, "float32")
+    assert "bands B4, B3 end at 255 like display bytes" in unit_fault(pixels, chosen)
 
 
 # ------------------------------------------------------------------------------------------ what a file says
@@ -139,6 +172,7 @@ def channels(names: str, dtype: str = "uint16", unit: str = "", **others: float)
         (channels("Blue Red Green", "uint8"), "auto", "B R G"),
         (channels("- - - -", "uint8"), "naip", "R G B NIR"),
         (channels("B1 B2 B3"), "landsat-8", "B1 B2 B3"),
+        (channels("Band_1 band-02 BAND3 layer4", "uint8"), "naip", "R G B NIR"),
         (channels("- " * 12), "sentinel-2", "B1 B2 B3 B4 B5 B6 B7 B8 B8A B9 B11 B12"),
         (channels("soil_moisture", "float32", unit="m3/m3"), "auto", "soil_moisture"),
     ],
@@ -156,6 +190,9 @@ def test_bands_are_identified(found: list[Channel], sensor: str, names: str) -> 
             "may be those of sentinel-2, landsat-5, landsat-7 or landsat-8: say which with --sensor",
         ),
         (channels("- - - -"), "auto", "4 bands, no names, uint16; say --sensor"),
+        (channels("Band_1 Band_2"), "auto", "2 bands, no names, uint16; say --sensor"),
+        (channels("Band_4 Band_3 Band_2"), "landsat-8", "the file calls its bands Band_4, Band_3, Band_2"),
+        (channels("B4 B3 b4"), "landsat-8", "it calls several bands B4, such as those of several dates"),
         (channels("- - -"), "auto", "such as: bands: [{name: band1, wavelength: ?, unit: ?}"),
         (channels("Gamma0_VV", "float32"), "auto", "1 band, Gamma0_VV, float32"),
         (channels("- - - -"), "sentinel-2", "4 bands without names, where files of sentinel-2 hold 13 or 12"),

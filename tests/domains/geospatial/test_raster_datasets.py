@@ -195,6 +195,15 @@ def test_a_file_that_says_otherwise_than_the_bands_yaml_is_refused(tmp_path: Pat
     assert "the file calls its bands TCI_R, B8, and bands.yaml names B4, B8" in error_of(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("names", [["Band 1", "Band 2"], ["reflectance", "reflectance"]])
+def test_names_that_tell_no_band_from_another_leave_it_to_the_bands_yaml(
+    tmp_path: Path, names: list[str]
+) -> None:
+    write_tiff(tmp_path / "a.tif", reflectances(2), names)
+    (tmp_path / "bands.yaml").write_text("[{name: now, unit: m}, {name: then, unit: m}]")
+    assert [band.name for band in opened(tmp_path / "a.tif").encoding.bands] == ["now", "then"]  # type: ignore[attr-defined]
+
+
 def test_categories_of_a_mask_are_its_classes(tmp_path: Path) -> None:
     folder = burn_scars(tmp_path, scenes=1)
     mask = folder / "masks/fire0.tif"

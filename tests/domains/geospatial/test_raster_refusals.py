@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import zipfile
@@ -97,6 +98,12 @@ BAD_SCENES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a mask with three bands": (
         lambda path: write_tiff(path.parent.parent / "masks/fire1.tif", reflectances(3)),
         "masks/fire1.tif: 3 bands; a mask has one",
+    ),
+    "a mask of lossy values": (
+        lambda path: Image.new("L", (40, 48)).save(
+            (path.parent.parent / "masks/fire1.tif").rename(path.parent.parent / "masks/fire1.jpg")
+        ),
+        "masks/fire1.jpg: JPEG changes the values of a mask: save it as PNG or GeoTIFF",
     ),
     "a damaged mask": (
         lambda path: (path.parent.parent / "masks/fire1.tif").write_bytes(b"II*\0"),
@@ -208,6 +215,8 @@ def test_control_points_are_no_location_and_it_is_said(tmp_path: Path) -> None:
     [
         ("nowhere.tif", "check the path"),
         ("array.npy", ".npy is not read; save it as a GeoTIFF"),
+        ("scenes.tar.gz", ".gz is not read: unpack it, or pack it as .zip"),
+        ("pipe.tif", "check the path"),
         ("empty.tif", "it is empty, 0 bytes"),
         ("text.tif", "damaged or not what its suffix says"),
         ("folder", "holds no raster"),
@@ -220,6 +229,8 @@ def test_what_cannot_be_opened_is_an_error(tmp_path: Path, name: str, words: str
     (tmp_path / "empty.tif").write_bytes(b"")
     (tmp_path / "text.tif").write_text("x" * 200)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "scenes.tar.gz").write_bytes(b"\x1f\x8b")
+    os.mkfifo(tmp_path / "pipe.tif")
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 nothing")
     write_tiff(tmp_path / "unnamed.tif", reflectances())
     message = error_of(tmp_path / name)
