@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
 from domains.geospatial.scenes import LabelRaster, Scene
 
 LOOKS = 3
-"""Windows across and down in which the numbers are looked at."""
-LOOK = 64
-"""Pixels on a side of such a window."""
+"""Windows in which the numbers are looked at: one in each third across and down."""
+LOOK = 128
+"""Pixels on a side of such a window. It begins at a multiple of them, and so lies in one block of a tiled
+file: all of a block is unpacked for any of its pixels."""
 LARGEST_SHIFT = 0.1
 """Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
 SHOWN = 3
@@ -204,16 +206,17 @@ def _unit_fault(scene: Scene, header: Header) -> str:
     )
     if is_surely_bytes:
         return ""
-    looks = [
-        scene.read(row, column, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
-        for row in _places(scene.height)
-        for column in _places(scene.width)
-    ]
+    rows, columns = _places(scene.height), _places(scene.width)
+    apart = [(row, columns[(place + 1) % len(columns)]) for place, row in enumerate(rows)]
+    looks = [scene.read(*place, LOOK, LOOK, scene.bands) for place in apart]
+    if any(np.isnan(np.stack(looks)).all(axis=(0, 2, 3))):  # beyond the swath, maybe
+        others = [place for place in product(rows, columns) if place not in apart]
+        looks += [scene.read(*place, LOOK, LOOK, scene.bands) for place in others]
     return unit_fault(np.concatenate(looks, axis=1), scene.bands, header.channels[0].dtype)
 
 
 def _places(size: int) -> Sequence[int]:
-    return sorted({int(place) for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
+    return sorted({int(place) // LOOK * LOOK for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
 
 
 def _scenes(names: Sequence[str]) -> str:
