@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 import xxhash
 
-AT_ONCE = 1 << 18
-"""Bytes that are gathered before they are written: what still lies in the processor's caches."""
+AT_ONCE = 1 << 16
+"""Bytes that small parts are gathered to before they are written, while the caches still hold them."""
 
 
 class ArrayWriter:
