@@ -7,8 +7,9 @@ a part of the files, as it is for a corpus; each turn finds all files unopened.
 
 Then batches of chips in random order are taken from the store and collated for the encoder. Beside that
 stands TorchGeo's RandomGeoSampler over a RasterDataset of the same files, in a DataLoader of such batches, in
-a process of its own; its cache of blocks is GDAL's default, a twentieth of the memory. It is installed without
-its trainers, and torchvision without its operators, which are linked with CUDA: reading rasters uses neither.
+a process of its own; its cache of blocks is GDAL's default, a twentieth of the memory. It is installed
+without its trainers, and torchvision without its operators, which are linked with CUDA: reading rasters uses
+neither.
 
 All are timed by the wall, in turn; ``_busy`` is the same of the processor's seconds, of which what other
 processes take is no part.

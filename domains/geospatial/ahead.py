@@ -18,11 +18,13 @@ class _Strip(threading.local):
     """What this thread has read ahead, and which chip it expects next."""
 
     def __init__(self) -> None:
+        self.scene: Scene | None = None
+        self.expected: tuple[int, ...] = ()
+        """Row, column and side of that chip."""
         self.of: tuple[object, ...] = ()
-        """Scene, row, side and bands of ``pixels``."""
+        """Row, side and bands of ``pixels``."""
         self.left = 0
         self.pixels = np.empty((0, 0, 0), np.float32)
-        self.expected: tuple[object, ...] = ()
 
 
 _strip = _Strip()
@@ -35,11 +37,12 @@ def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandS
     these are taken from there only if they are asked for at once, before anything may have changed.
     """
     strip = _strip
-    in_turn = strip.expected == (scene.path, row, column, side)
-    strip.expected = (scene.path, *_next(scene, row, column, side), side)
+    in_turn = strip.scene is scene and strip.expected == (row, column, side)
+    strip.expected = (*_next(scene, row, column, side), side)
     if not in_turn:
+        strip.scene, strip.of = scene, ()
         return scene.read(row, column, side, side, bands)
-    of, left = (scene.path, row, side, bands), column - strip.left
+    of, left = (row, side, bands), column - strip.left
     if of != strip.of or not 0 <= left < strip.pixels.shape[2]:
         try:
             ahead = scene.read(row, column, side, _across(scene, column, side, len(bands)), bands)
