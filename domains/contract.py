@@ -263,7 +263,7 @@ class Domain(Protocol):
     tasks: tuple[TaskName, ...]
     """What can be asked of its data."""
     shard_rows: int
-    """Rows whose samples are encoded together; they are in memory at once."""
+    """Rows whose samples are encoded and written together: what a killed build may have to do again."""
     formats: Mapping[str, str]
     """What ``open`` reads that is whole in one file, so that it can be sent: its suffix (``.csv``,
     ``.csv.gz``) -> the media type that means it, empty where none does."""

@@ -1,7 +1,6 @@
 """Files of the store: one shard of encoded rows, and the joining of shards into one.
 
-Every array is one flat ``.npy`` with an ``.offsets.npy`` (int64 [n + 1]) that says where each record's
-part begins. What is kept about rows is Parquet. Nothing here is a pickle.
+Arrays are ``.npy`` (see ``arrays``), and what is kept about rows is Parquet. Nothing here is a pickle.
 """
 
 from __future__ import annotations
@@ -12,24 +11,26 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from domains.arrays import SampleWriter, load_array, write_offsets
 from domains.contract import Domain, EncodingSpec, GroundworkError, Record, Reject, RejectedLabel, Row
 
 LONGEST_ORIGINAL = 500
 """Characters of a rejected value that are kept."""
 READ_AT_ONCE = 8
 """Records that are in memory together."""
-SUMMARY = "shard.json"
+SUMMARY, RECORDS, REJECTS = "shard.json", "records.parquet", "rejects.parquet"
+SHARDS = "shards"
+"""Folder of a store that holds the arrays of each of its shards."""
 ROW, IDENTITY, REASON, ORIGINAL = "row", "identity", "reason", "original"
 
 
@@ -62,28 +63,29 @@ def write_shard(domain: Domain, recipe: Recipe, rows: Sequence[Row], folder: Pat
 
     Raises GroundworkError on a full disk, ValueError where the domain's samples differ in their arrays.
     """
-    records, rejects, samples = _encode(domain, recipe, rows)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_explained(folder), _appearing(folder) as place:
-        for name in samples[0] if samples else ():
-            _write_parts(place, name, [sample[name] for sample in samples])
+        with SampleWriter(place) as samples:
+            records, rejects = _encode(domain, recipe, rows, samples)
+            arrays = samples.close()
         kept = {f"kept.{name}": [record.fields.get(name, "") for record in records] for name in recipe.keep}
         identities = {IDENTITY: [record.identity for record in records], **kept}
-        _write_table(place / "records.parquet", [record.row for record in records], identities)
+        _write_table(place / RECORDS, [record.row for record in records], identities)
         reasons = {
             REASON: [reject.reason for reject in rejects],
             ORIGINAL: [reject.original[:LONGEST_ORIGINAL] for reject in rejects],
         }
-        _write_table(place / "rejects.parquet", [reject.row for reject in rejects], reasons)
+        _write_table(place / REJECTS, [reject.row for reject in rejects], reasons)
         counts = Counts(len(rows), len(records), len(rejects))
-        summary = {"counts": asdict(counts), "arrays": list(samples[0]) if samples else []}
-        (place / SUMMARY).write_text(json.dumps({**summary, "digest": _digest(place)}))
+        summary = {"counts": asdict(counts), "arrays": list(arrays)}
+        digest = _digest(arrays, [place / RECORDS, place / REJECTS])
+        (place / SUMMARY).write_text(json.dumps({**summary, "digest": digest}))
 
 
 def _encode(
-    domain: Domain, recipe: Recipe, rows: Sequence[Row]
-) -> tuple[list[Record], list[Reject], list[dict[str, np.ndarray]]]:
-    records, rejects, samples = [], [], []
+    domain: Domain, recipe: Recipe, rows: Sequence[Row], samples: SampleWriter
+) -> tuple[list[Record], list[Reject]]:
+    records, rejects = [], []
     for found in _by_turns(rows, lambda row: domain.read(row, recipe.spec)):
         if isinstance(found, Reject):
             rejects.append(found)
@@ -99,7 +101,7 @@ def _encode(
         samples.append(sample | {label_array(name): array for name, array in values.items()})
         # Only the words are kept: a shard of parsed records of some domains would fill the memory.
         records.append(Record(found.row, found.identity, None, found.fields))
-    return records, rejects, samples
+    return records, rejects
 
 
 def _by_turns(rows: Sequence[Row], read: Callable[[Row], Record | Reject]) -> Iterator[Record | Reject]:
@@ -109,70 +111,47 @@ def _by_turns(rows: Sequence[Row], read: Callable[[Row], Record | Reject]) -> It
 
 
 def join_shards(shards: Sequence[Path], folder: Path, extra: dict[str, object]) -> None:
-    """Write the shards, in order, as one complete store into ``folder``, with its ``manifest.json``."""
+    """Make the shards, in order, one complete store in ``folder``, with its ``manifest.json``.
+
+    What is large is not copied: the store has the shards' own files of arrays.
+    """
     summaries = [json.loads((shard / SUMMARY).read_text()) for shard in shards]
-    filled = [
-        (shard, summary["arrays"])
-        for shard, summary in zip(shards, summaries, strict=True)
-        if summary["arrays"]
-    ]
-    names: list[str] = filled[0][1] if filled else []
+    filled = [(shard, summary) for shard, summary in zip(shards, summaries, strict=True) if summary["arrays"]]
+    names: list[str] = filled[0][1]["arrays"] if filled else []
     with full_disk_explained(folder), _appearing(folder) as place:
+        for shard, _ in filled:
+            (place / SHARDS / shard.name).mkdir(parents=True)
+            for name in names:
+                _link(shard / f"{name}.npy", place / SHARDS / shard.name / f"{name}.npy")
         for name in names:
-            _join_parts(place, name, [shard for shard, _ in filled])
-        for table in ("records.parquet", "rejects.parquet"):
+            _join_offsets(place, name, [shard for shard, _ in filled])
+        for table in (RECORDS, REJECTS):
             _join_tables(place / table, [shard / table for shard in shards])
         counts = {
             key: sum(summary["counts"][key] for summary in summaries) for key in asdict(Counts(0, 0, 0))
         }
         digest = hashlib.sha256("".join(summary["digest"] for summary in summaries).encode()).hexdigest()[:16]
-        manifest = {**extra, "counts": counts, "arrays": names, "digest": digest}
+        held = {shard.name: summary["counts"]["records"] for shard, summary in filled}
+        manifest = {**extra, "counts": counts, "arrays": names, "shards": held, "digest": digest}
         (place / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-# ----------------------------------------------------------------------------------------------- arrays
+def _link(file: Path, place: Path) -> None:
+    try:
+        os.link(file, place)
+    except OSError:  # a file system without hard links, or full: which copying will tell
+        shutil.copyfile(file, place)
 
 
-def load_array(path: Path) -> np.ndarray:
-    """A plain, read-only array over the mapped file (``np.memmap`` itself is slow to slice)."""
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return mapped.view(np.ndarray)
-
-
-def _write_parts(folder: Path, name: str, parts: Sequence[np.ndarray]) -> None:
-    offsets = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=offsets[1:])
-    kind = (parts[0].dtype, parts[0].shape[1:])
-    if any((part.dtype, part.shape[1:]) != kind for part in parts):
-        raise ValueError(f"array {name!r} differs in dtype or in its other axes from sample to sample")
-    _write_array(
-        folder / f"{name}.npy", parts[0].dtype, (int(offsets[-1]), *kind[1]), [np.concatenate(parts)]
+def _join_offsets(folder: Path, name: str, shards: Sequence[Path]) -> None:
+    """Where each part begins, counted from the first of all."""
+    lengths = [len(load_array(shard / f"{name}.npy")) for shard in shards]
+    bases = list(accumulate(lengths, initial=0))
+    starts = [load_array(shard / f"{name}.offsets.npy") for shard in shards]
+    moved = (start[:-1] + base for start, base in zip(starts, bases[:-1], strict=True))
+    write_offsets(
+        folder, name, chain(moved, [np.array(bases[-1:])]), sum(len(start) - 1 for start in starts) + 1
     )
-    _write_array(folder / f"{name}.offsets.npy", offsets.dtype, offsets.shape, [offsets])
-
-
-def _join_parts(folder: Path, name: str, shards: Sequence[Path]) -> None:
-    # One shard is mapped at a time: pages of a file that was copied stay with the process while it is mapped.
-    flats = [shard / f"{name}.npy" for shard in shards]
-    starts = [shard / f"{name}.offsets.npy" for shard in shards]
-    bases = np.cumsum([0, *(len(load_array(flat)) for flat in flats)])
-    first = load_array(flats[0])
-    _write_array(
-        folder / f"{name}.npy", first.dtype, (int(bases[-1]), *first.shape[1:]), map(load_array, flats)
-    )
-    records = sum(len(load_array(start)) - 1 for start in starts)
-    moved = (load_array(start)[:-1] + base for start, base in zip(starts, bases[:-1], strict=True))
-    parts = chain(moved, [bases[-1:]])
-    _write_array(folder / f"{name}.offsets.npy", np.dtype(np.int64), (records + 1,), parts)
-
-
-def _write_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
-    # Not np.save: that reports a full disk without saying so.
-    with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
 
 
 # ----------------------------------------------------------------------------------------------- tables
@@ -200,18 +179,13 @@ def _join_tables(path: Path, parts: Sequence[Path]) -> None:
 # ------------------------------------------------------------------------------------------------ files
 
 
-def _digest(folder: Path) -> str:
+def _digest(arrays: Mapping[str, str], tables: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            _update(digest, file)
+    for name, content in sorted(arrays.items()):
+        digest.update(f"{name} {content}\n".encode())
+    for path in tables:
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _update(digest: hashlib._Hash, file: IO[bytes]) -> None:
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
 
 
 @contextmanager

@@ -7,15 +7,17 @@ import json
 import re
 import shutil
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from domains.arrays import load_array
 from domains.contract import (
     Domain,
     EncodingSpec,
@@ -28,17 +30,19 @@ from domains.contract import (
     load_domain,
 )
 from domains.shards import (
+    RECORDS,
+    REJECTS,
+    SHARDS,
     Counts,
     Recipe,
     full_disk_explained,
     join_shards,
     label_array,
-    load_array,
     write_shard,
 )
 from domains.workers import in_workers
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; a change makes every store anew."""
 
 Progress = Callable[[int, int | None], None]
@@ -58,10 +62,11 @@ class Store(Sequence[Sample]):
         self.counts = Counts(**manifest["counts"])
         """Of the whole source, also in a subset."""
         self._chosen = chosen
-        self._arrays = {
-            name: (load_array(folder / f"{name}.npy"), load_array(folder / f"{name}.offsets.npy"))
-            for name in manifest["arrays"]
-        }
+        self._starts = {name: load_array(folder / f"{name}.offsets.npy") for name in manifest["arrays"]}
+        self._shards = list(manifest["shards"])
+        self._bounds = list(accumulate(manifest["shards"].values()))
+        """Of each shard, the position after its last sample."""
+        self._flats: dict[int, list[tuple[str, np.ndarray, np.ndarray, int]]] = {}
 
     def __len__(self) -> int:
         return self.counts.records if self._chosen is None else len(self._chosen)
@@ -74,9 +79,20 @@ class Store(Sequence[Sample]):
         place = int(index) % size
         if self._chosen is not None:
             place = self._chosen[place]
+        shard = bisect_right(self._bounds, place)
         return {
-            name: flat[starts[place] : starts[place + 1]] for name, (flat, starts) in self._arrays.items()
+            name: flat[starts[place] - base : starts[place + 1] - base]
+            for name, flat, starts, base in self._flats.get(shard) or self._mapped(shard)
         }
+
+    def _mapped(self, shard: int) -> list[tuple[str, np.ndarray, np.ndarray, int]]:
+        """Name, parts, starts and start of the first part of every array of a shard."""
+        folder, first = self.folder / SHARDS / self._shards[shard], self._bounds[shard - 1] if shard else 0
+        self._flats[shard] = [
+            (name, load_array(folder / f"{name}.npy"), starts, int(starts[first]))
+            for name, starts in self._starts.items()
+        ]
+        return self._flats[shard]
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, np.ndarray | None]]:
         return Store, (self.folder, self._chosen)  # the maps are opened again where it is unpickled
@@ -93,9 +109,9 @@ class Store(Sequence[Sample]):
     @property
     def tokens(self) -> np.ndarray:
         """Length of the first array of each sample, int64 [n]: what batches of like lengths are made from."""
-        if not self._arrays:
+        if not self._starts:
             return np.zeros(0, np.int64)
-        return self._pick(np.diff(next(iter(self._arrays.values()))[1]))
+        return self._pick(np.diff(next(iter(self._starts.values()))))
 
     @property
     def rows(self) -> np.ndarray:
@@ -109,7 +125,7 @@ class Store(Sequence[Sample]):
 
     def column(self, name: str) -> list[str]:
         """Cells of a kept column as text. Raises GroundworkError for a column that was not kept."""
-        kept = pq.read_schema(self.folder / "records.parquet").names
+        kept = pq.read_schema(self.folder / RECORDS).names
         if f"kept.{name}" not in kept:
             listed = ", ".join(column.removeprefix("kept.") for column in kept if column.startswith("kept."))
             raise GroundworkError(
@@ -119,7 +135,7 @@ class Store(Sequence[Sample]):
 
     def rejects(self) -> Iterator[Reject]:
         """Rows that could not be used, in order; values are cut after 500 characters."""
-        with pq.ParquetFile(self.folder / "rejects.parquet") as file:
+        with pq.ParquetFile(self.folder / REJECTS) as file:
             for batch in file.iter_batches(batch_size=4096):
                 yield from (Reject(**entry) for entry in batch.to_pylist())
 
@@ -128,7 +144,7 @@ class Store(Sequence[Sample]):
         return (texts if self._chosen is None else texts.take(self._chosen)).to_pylist()
 
     def _read(self, name: str) -> Any:
-        return pq.read_table(self.folder / "records.parquet", columns=[name])[name]
+        return pq.read_table(self.folder / RECORDS, columns=[name])[name]
 
     def _pick(self, values: np.ndarray) -> np.ndarray:
         return values if self._chosen is None else values[self._chosen]

@@ -50,7 +50,7 @@ class Geospatial:
     corpus = "simulated-scenes"
     yardstick = ""
     tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression")
-    shard_rows = 256
+    shard_rows = 512
     formats: Mapping[str, str] = archives.FORMATS
     documents = (".json", ".geojson")
 

@@ -47,7 +47,7 @@ FORMATS = {
     ".webp": "image/webp",
 }
 """Suffixes of files that are whole by themselves, with their media types: a VRT or an .img names others."""
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -210,5 +210,6 @@ def _is_hidden(name: str) -> bool:
 
 
 def _update(digest: hashlib._Hash, stream: IO[bytes]) -> None:
-    while chunk := stream.read(CHUNK):
-        digest.update(chunk)
+    chunk = memoryview(bytearray(CHUNK))  # the same memory each time: new pages cost as much as the digest
+    while size := stream.readinto(chunk):  # type: ignore[attr-defined]
+        digest.update(chunk[:size])

@@ -41,6 +41,8 @@ LOOK = 64
 """Pixels on a side of the window in which transparency is looked at."""
 MOST_HALVES = 0.5
 """Share of half-transparent pixels beyond which a band marked as transparency is a measurement."""
+SHORT_INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})
+"""Types whose every number is a float32."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,7 @@ class GeoTiff:
                 self._indexes = [index for index in self._dataset.indexes if index not in transparency]
                 self._is_of_one_type = len(set(self._dataset.dtypes)) == 1
                 self.header = self._read_header()
-                self._masked = {
-                    index
-                    for index, flags in zip(self._dataset.indexes, self._dataset.mask_flag_enums, strict=True)
-                    if MaskFlags.all_valid not in flags
-                }
+                self._fillers, self._masked = self._find_masks()
             except Exception:
                 self.close()
                 raise
@@ -105,17 +103,37 @@ class GeoTiff:
 
     def _window(self, channels: Sequence[int], window: Window) -> np.ndarray:
         indexes = [self._indexes[channel] for channel in channels]
-        if self._is_of_one_type:
+        if self._is_of_one_type and self._dataset.dtypes[0] in SHORT_INTEGERS:
+            floats = self._dataset.read(indexes, window=window, out_dtype=np.float32)
+        elif self._is_of_one_type:
             floats = as_floats(self._dataset.read(indexes, window=window))
+            floats[~np.isfinite(floats)] = np.nan
         else:
             floats = np.stack([as_floats(self._dataset.read(index, window=window)) for index in indexes])
-        floats[~np.isfinite(floats)] = np.nan
+            floats[~np.isfinite(floats)] = np.nan
+        for values, index in zip(floats, indexes, strict=True):
+            if index in self._fillers:
+                np.copyto(values, np.nan, where=values == self._fillers[index])
         masked = [place for place, index in enumerate(indexes) if index in self._masked]
         if masked:
             masks = self._dataset.read_masks([indexes[place] for place in masked], window=window)
             for place, mask in zip(masked, masks, strict=True):
                 floats[place][mask == 0] = np.nan
         return floats
+
+    def _find_masks(self) -> tuple[dict[int, float], set[int]]:
+        """Bands of short integers and what they are filled with, and bands whose masks GDAL is asked for."""
+        dataset = self._dataset
+        fillers: dict[int, float] = {}
+        masked = set()
+        for index, flags, dtype, nodata in zip(
+            dataset.indexes, dataset.mask_flag_enums, dataset.dtypes, dataset.nodatavals, strict=True
+        ):
+            if flags == [MaskFlags.nodata] and dtype in SHORT_INTEGERS and nodata is not None:
+                fillers[index] = nodata  # which is told from the pixels alone, without a second reading
+            elif MaskFlags.all_valid not in flags:
+                masked.add(index)
+        return fillers, masked
 
     def colours(self) -> dict[int, str]:
         """Colour table of the first band: value -> ``#rrggbb``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from domains.geospatial.rasters import Header
 from domains.geospatial.scenes import Scene
 
 LOOKS = 3
-"""Windows across and down in which the numbers are looked at."""
-LOOK = 64
-"""Pixels on a side of such a window."""
+"""Windows in which the numbers are looked at: one in each third across and down."""
+LOOK = 128
+"""Pixels on a side of such a window. It begins at a multiple of them, and so lies in one block of a tiled
+file: all of a block is unpacked for any of its pixels."""
 MOST_ZEROS = 0.01
 """Share of pixels that are 0 in all bands beyond which these are hardly measured."""
 
@@ -26,11 +28,11 @@ def looked_at(scene: Scene, header: Header) -> tuple[str, bool]:
     )
     if is_surely_bytes:
         return "", False
-    looks = [
-        scene.read(row, column, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
-        for row in _places(scene.height)
-        for column in _places(scene.width)
-    ]
+    rows, columns = _places(scene.height), _places(scene.width)
+    apart = [(row, columns[(place + 1) % len(columns)]) for place, row in enumerate(rows)]
+    looks = [_pixels(scene, place) for place in apart]
+    if any(np.isnan(np.concatenate(looks, axis=1)).all(axis=1)):  # beyond the swath, maybe
+        looks += [_pixels(scene, place) for place in product(rows, columns) if place not in apart]
     pixels = np.concatenate(looks, axis=1)
     fault = unit_fault(pixels, scene.bands, [channel.dtype for channel in header.channels])
     return fault, not fault and _has_silent_zeros(pixels, scene)
@@ -48,5 +50,9 @@ def _has_silent_zeros(pixels: np.ndarray, scene: Scene) -> bool:
     return bool(known.any()) and (pixels == stored_zero)[:, known].all(axis=0).mean() > MOST_ZEROS
 
 
+def _pixels(scene: Scene, place: tuple[int, int]) -> np.ndarray:
+    return scene.read(*place, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
+
+
 def _places(size: int) -> Sequence[int]:
-    return sorted({int(place) for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
+    return sorted({int(place) // LOOK * LOOK for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
