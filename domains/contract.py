@@ -229,14 +229,22 @@ class TaskSpec(BaseModel):
         return sum(target.outputs for target in self.targets)
 
 
+EstimatorName = Literal["forest", "neighbours", "linear", "threshold", "unet"]
+"""What is fitted on features: a random forest, the nearest neighbours, a ridge or logistic regression; a cut
+through one feature that parts two classes; a small network of convolutions that learns from images."""
+
+
 @dataclass(frozen=True)
 class Floor:
-    """A baseline without learning of representations: what a model must beat to be worth its cost."""
+    """A baseline without learning from unlabelled data: what a model must beat to be worth its cost."""
 
     name: str
     features: Callable[[Record], np.ndarray]
-    """Record -> finite numbers [f]; for a task of pixel level [pixels, f], NaN where there is no data."""
-    estimator: Literal["forest", "neighbours"]
+    """Record -> finite numbers [f]; for a task of pixel level [pixels, f], NaN where there is no data.
+
+    For ``unet``, of tasks of pixel level only, an image float32 [channels, h, w] with gaps as NaN.
+    """
+    estimator: EstimatorName
 
 
 # ---------------------------------------------------------------------------------------------- domain
@@ -327,8 +335,8 @@ class Domain(Protocol):
         """
         ...
 
-    def floors(self, task: TaskSpec) -> Sequence[Floor]:
-        """The baselines that stand beside every model of this domain."""
+    def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
+        """The baselines that stand beside every model of this task on records of ``spec``."""
         ...
 
     def draw(self, record: Record, caption: str) -> bytes:

@@ -23,7 +23,7 @@ from flows.warm_start import WarmStart
 from models.gaussian_process import GaussianProcess
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version
-from models.settings import TrainingSettings, TuningSettings
+from models.settings import FloorSettings, TrainingSettings, TuningSettings
 from models.training import TrainingResult
 from models.tuning import TaskModel
 
@@ -51,7 +51,11 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
             contract = _contract(run, data, models, process, foundation)
             predictor = Predictor.save(saved, contract, *(model.cpu() for model in models), process=process)
             seed = settings.part(TrainingSettings).seed
-            evaluation = journal.step("evaluate", lambda: evaluate(job.source, data, predictor, seed))
+            epochs = settings.part(FloorSettings).floor_epochs
+            evaluation = journal.step(
+                "evaluate",
+                lambda: evaluate(job.source, data, predictor, seed=seed, floor_epochs=epochs),
+            )
             _log_evaluation(run, data, evaluation, predictor, result)
 
             def register() -> tuple[Version, Decision]:

@@ -26,7 +26,13 @@ from domains.contract import (
     load_domain,
 )
 from domains.splits import COLUMN_METHODS
-from models.settings import PretrainingSettings, SizeSettings, TrainingSettings, TuningSettings
+from models.settings import (
+    FloorSettings,
+    PretrainingSettings,
+    SizeSettings,
+    TrainingSettings,
+    TuningSettings,
+)
 
 Kind = Literal["pretrain", "finetune", "retrain", "predict"]
 KINDS: tuple[Kind, ...] = ("pretrain", "finetune", "retrain", "predict")
@@ -322,6 +328,7 @@ def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
         _split_settings(domain),
         SizeSettings,
         domain.encoding,
+        *([FloorSettings] if "segmentation" in domain.tasks else []),
         PromotionSettings,
         ResumeSettings,
     ]

@@ -105,8 +105,8 @@ class Geospatial:
     def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
         return blocks.group_records(records, method)
 
-    def floors(self, task: TaskSpec) -> Sequence[Floor]:
-        return floors.raster_floors(task)
+    def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
+        return floors.raster_floors(task, cast(RasterEncoding, spec))
 
     def draw(self, record: Record, caption: str) -> bytes:
         return drawing.draw_chip(record, caption)
