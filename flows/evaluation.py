@@ -50,6 +50,13 @@ class Evaluation:
         return best
 
     @property
+    def drawn(self) -> list[tuple[str, Results, str]]:
+        """(legend, results, colour) of what figures show: the best floor, and the model on top of it."""
+        floor = self.best_floor
+        below = [(floor.name, floor.results, "0.7")] if floor is not None else []
+        return [*below, ("model", self.results, "C0")]
+
+    @property
     def beats_floor(self) -> bool:
         floor = self.best_floor
         return floor is not None and better(self.metric, self.value, floor.metrics[self.metric])

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from domains.splits import CannotExtend
-from flows import heldout, recipes
+from flows import class_table, heldout, recipes
+from flows.calibration import calibration_figure
 from flows.evaluation import Evaluation, evaluate, prediction_table
-from flows.figures import calibration_figure, promotion_figure, result_figure, worst_errors_page
+from flows.figures import promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
@@ -164,6 +165,9 @@ def _log_evaluation(
     figures.update({f"training_{key}": float(value) for key, value in costs.items()})
     tracked.log_metrics(figures, result.steps)
     tracked.log_table("test_predictions.parquet", prediction_table(data, evaluation, predictor))
+    by_class = class_table.class_table(data, evaluation)
+    if by_class is not None:
+        tracked.log_table("classes.csv", by_class)
     title = f"{name}: test rows" + (" of simulated data" if run.job.source.simulated else "")
     tracked.log_figure("result.png", result_figure(data, evaluation, title))
     calibration = calibration_figure(data, evaluation, title)
@@ -199,6 +203,14 @@ def _show(run: TrainingRun, version: Version, data: LabelledData, evaluation: Ev
         f"{len(data.split.test):,} test rows"
     )
     journal.table(f"result-{version.name}", title, evaluation.rows(version.reference, unit))
+    by_class = class_table.class_table(data, evaluation)
+    if by_class is not None:
+        accuracy = evaluation.metrics["accuracy"]
+        journal.table(
+            f"classes-{version.name}",
+            f"{version.reference}: test area by class, overall accuracy {accuracy:.3f}",
+            class_table.shown(by_class),
+        )
     journal.figure(
         f"figure-{version.name}", f"{version.reference}: test rows", run.tracked.artifact_url("result.png")
     )

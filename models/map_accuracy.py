@@ -1,7 +1,7 @@
 """How good a map is, class by class, and how much of the ground each class covers.
 
-Terms and estimators of Olofsson et al. 2014, Good practices for estimating area and assessing accuracy of land
-change, Remote Sens. Environ. 148, 42.
+Terms and estimators of Olofsson et al. 2014, Good practices for estimating area and assessing accuracy of
+land change, Remote Sens. Environ. 148, 42.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ def estimate_areas(
 ) -> AreaEstimate:
     """Error-adjusted shares of an area (eq. 9), with standard errors that know of clusters.
 
-    ``confusions`` [n, classes, classes] are the reference pixels of n records by (truth, answer), ``clusters``
-    int [n] says which records are not independent of one another; ``mapped`` [classes] is the share of each
-    class in the map of the whole area, by default that among the reference pixels.
+    ``confusions`` [n, classes, classes] are the reference pixels of n records by (truth, answer),
+    ``clusters`` int [n] says which records are not independent of one another; ``mapped`` [classes] is the
+    share of each class in the map of the whole area, by default that among the reference pixels. Raises
+    ValueError where a class is mapped of which there is no reference pixel.
 
     The error is that of a ratio estimator over clusters within each mapped class (Cochran 1977, Sampling
     Techniques, ch. 6 and 9): clusters are taken for a random sample of those that the area consists of, and
