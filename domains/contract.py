@@ -212,6 +212,8 @@ class SplitSpec(BaseModel):
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     column: str = ""
     """Column that tells the time or the side of each row; of the methods ``time`` and ``given`` only."""
+    buffer: float = 0.0
+    """Metres around test rows within which no row is learnt from; of domains that know of places."""
 
 
 class TaskSpec(BaseModel):
@@ -350,6 +352,20 @@ class DrawsWeights(Protocol):
 
     def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
         """One record as SVG, its atoms coloured by ``weights``, in the order of its sample."""
+        ...
+
+
+Place = np.ndarray
+"""Where a record lies: the corners of its outline in order, float64 [4, 3], in metres from the middle of the
+Earth (EPSG:4978), where neither the date line nor a map's scale distorts a distance."""
+
+
+@runtime_checkable
+class LocatesRecords(Protocol):
+    """A domain whose records lie somewhere on the Earth, so that it matters how near they are."""
+
+    def place(self, record: Record) -> Place | None:
+        """Where a record lies; None where that is not known."""
         ...
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from domains.splits import CannotExtend
-from flows import class_table, heldout, recipes
+from flows import class_table, heldout, leakage, recipes
 from flows.calibration import calibration_figure
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import promotion_figure, result_figure, worst_errors_page
@@ -91,8 +91,10 @@ def _labelled(
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     # Before the rows are encoded, which takes long: a wrong column is told at once.
-    asked, seed = str(settings.model_dump()["split"]), settings.part(TrainingSettings).seed
-    split = chosen_split(domain, source, settings.part(TaskSettings), asked, seed)
+    told, seed = settings.model_dump(), settings.part(TrainingSettings).seed
+    split = chosen_split(
+        domain, source, settings.part(TaskSettings), told["split"], seed, told.get("buffer", 0.0)
+    )
     labels = [name for name in targets if name in source.pixel_targets]
     tuning = settings.part(TuningSettings)
     compares = is_wanted(tuning, pixels=bool(labels))
@@ -123,6 +125,9 @@ def _labelled(
     )
     if data.remark:
         journal.say(data.remark)
+    distances = leakage.leakage_table(data.store.rows, data.places, sides)
+    if distances is not None:
+        journal.say(leakage.said(distances, domain.noun))
     return data, weights
 
 
@@ -168,6 +173,13 @@ def _log_evaluation(
     by_class = class_table.class_table(data, evaluation)
     if by_class is not None:
         tracked.log_table("classes.csv", by_class)
+    distances = leakage.leakage_table(data.store.rows, data.places, data.split)
+    if distances is not None:
+        noun = run.job.domain.noun
+        tracked.log_table("leakage.csv", distances)
+        tracked.log_figure(
+            "leakage.png", leakage.leakage_figure(distances, noun, leakage.said(distances, noun))
+        )
     title = f"{name}: test rows" + (" of simulated data" if run.job.source.simulated else "")
     tracked.log_figure("result.png", result_figure(data, evaluation, title))
     calibration = calibration_figure(data, evaluation, title)

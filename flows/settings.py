@@ -19,6 +19,7 @@ from domains.contract import (
     FROM_DATA,
     Domain,
     GroundworkError,
+    LocatesRecords,
     ReplicateRule,
     TaskName,
     Transform,
@@ -351,7 +352,18 @@ def _split_settings(domain: Domain) -> type[BaseModel]:
         "given = as split_column says: train, val or test"
     )
     methods: Any = Literal[("auto", *domain.split_methods, *COLUMN_METHODS)]
-    return create_model("SplitSettings", split=(methods, Field(default="auto", description=described)))
+    fields: dict[str, Any] = {"split": (methods, Field(default="auto", description=described))}
+    if isinstance(domain, LocatesRecords):
+        fields["buffer"] = (
+            float,
+            Field(
+                default=0.0,
+                ge=0,
+                le=1e7,
+                description=f"Metres around test {domain.noun}s: what lies within is not learnt from",
+            ),
+        )
+    return create_model("SplitSettings", **fields)
 
 
 def _redefault(field: tuple[Any, FieldInfo], default: Any) -> tuple[Any, FieldInfo]:

@@ -153,7 +153,9 @@ def test_classes_have_their_accuracies_and_areas(burnt: Version) -> None:
     assert table["mapped_share"].sum() == pytest.approx(1)
     assert {"users_accuracy", "producers_accuracy", "iou", "estimated_share_95"} <= set(table.columns)
     kept = {entry.path for entry in mlflow.MlflowClient().list_artifacts(burnt.run_id)}
-    assert {"calibration.png", "result.png"} <= kept
+    assert {"calibration.png", "result.png", "leakage.png"} <= kept
+    path = mlflow.artifacts.download_artifacts(run_id=burnt.run_id, artifact_path="leakage.csv")
+    assert 15_000 < pd.read_csv(path)["metres"].min() < 20_000  # the scenes lie 20 km apart
 
 
 def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
