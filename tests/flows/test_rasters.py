@@ -155,7 +155,9 @@ def test_classes_have_their_accuracies_and_areas(burnt: Version) -> None:
     kept = {entry.path for entry in mlflow.MlflowClient().list_artifacts(burnt.run_id)}
     assert {"calibration.png", "result.png", "leakage.png"} <= kept
     path = mlflow.artifacts.download_artifacts(run_id=burnt.run_id, artifact_path="leakage.csv")
-    assert 15_000 < pd.read_csv(path)["metres"].min() < 20_000  # the scenes lie 20 km apart
+    metres = pd.read_csv(path)["metres"]
+    assert metres.max() == pytest.approx(20_000 - SIDE * 20, rel=0.001)  # scenes lie 20 km apart
+    assert metres.min() == 0  # a border of blocks may run through one
 
 
 def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
