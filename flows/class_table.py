@@ -12,6 +12,7 @@ from models.results import PixelResults
 
 CLASS, USERS, PRODUCERS, IOU = "class", "users_accuracy", "producers_accuracy", "iou"
 MAPPED, ESTIMATED, REACH = "mapped_share", "estimated_share", "estimated_share_95"
+GROUPS = "groups"
 
 
 def class_table(data: LabelledData, evaluation: Evaluation) -> pd.DataFrame | None:
@@ -37,6 +38,7 @@ def class_table(data: LabelledData, evaluation: Evaluation) -> pd.DataFrame | No
             MAPPED: areas.mapped,
             ESTIMATED: areas.estimated,
             REACH: areas.reach,
+            GROUPS: areas.clusters,
         }
     )
 
@@ -50,7 +52,7 @@ def shown(table: pd.DataFrame) -> list[dict[str, str]]:
             "producer's accuracy": _figure(row[PRODUCERS]),
             "IoU": _figure(row[IOU]),
             "mapped (% of the test area)": f"{100 * row[MAPPED]:.2f}",
-            "estimated (95% interval)": f"{100 * row[ESTIMATED]:.2f} ± "
+            f"estimated (95% interval of {row[GROUPS]} groups)": f"{100 * row[ESTIMATED]:.2f} ± "
             + ("unknown" if np.isnan(row[REACH]) else f"{100 * row[REACH]:.2f}"),
         }
         for row in table.to_dict("records")
