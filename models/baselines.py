@@ -216,7 +216,7 @@ class _Fitted:
     ) -> None:
         self.target = target
         needs_scale = estimator in ("neighbours", "linear")
-        self.scaler = StandardScaler().fit(features) if needs_scale else None
+        self.scaler = StandardScaler().fit(features.astype(np.float64)) if needs_scale else None
         is_number = target.kind == "regression"
         self.model = (_regressor if is_number else _classifier)(estimator, target, features.shape[1], seed)
         with warnings.catch_warnings():
@@ -234,7 +234,8 @@ class _Fitted:
         return by_class[:, 1:2] if self.target.kind == "binary" else by_class
 
     def _scaled(self, features: np.ndarray) -> np.ndarray:
-        return features if self.scaler is None else self.scaler.transform(features)
+        # In double precision, or probabilities would sum to one but nearly.
+        return features if self.scaler is None else self.scaler.transform(features.astype(np.float64))
 
 
 def _regressor(estimator: EstimatorName, target: Target, features: int, seed: int) -> Any:
