@@ -212,6 +212,8 @@ class SplitSpec(BaseModel):
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     column: str = ""
     """Column that tells the time or the side of each row; of the methods ``time`` and ``given`` only."""
+    buffer: float = 0.0
+    """Metres around test rows within which no row is learnt from; of domains that know of places."""
 
 
 class TaskSpec(BaseModel):
@@ -229,14 +231,22 @@ class TaskSpec(BaseModel):
         return sum(target.outputs for target in self.targets)
 
 
+EstimatorName = Literal["forest", "neighbours", "linear", "threshold", "unet"]
+"""What is fitted on features: a random forest, the nearest neighbours, a ridge or logistic regression; a cut
+through one feature that parts two classes; a small network of convolutions that learns from images."""
+
+
 @dataclass(frozen=True)
 class Floor:
-    """A baseline without learning of representations: what a model must beat to be worth its cost."""
+    """A baseline without learning from unlabelled data: what a model must beat to be worth its cost."""
 
     name: str
     features: Callable[[Record], np.ndarray]
-    """Record -> finite numbers [f]; for a task of pixel level [pixels, f], NaN where there is no data."""
-    estimator: Literal["forest", "neighbours"]
+    """Record -> finite numbers [f]; for a task of pixel level [pixels, f], NaN where there is no data.
+
+    For ``unet``, of tasks of pixel level only, an image float32 [channels, h, w] with gaps as NaN.
+    """
+    estimator: EstimatorName
 
 
 # ---------------------------------------------------------------------------------------------- domain
@@ -327,8 +337,8 @@ class Domain(Protocol):
         """
         ...
 
-    def floors(self, task: TaskSpec) -> Sequence[Floor]:
-        """The baselines that stand beside every model of this domain."""
+    def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
+        """The baselines that stand beside every model of this task on records of ``spec``."""
         ...
 
     def draw(self, record: Record, caption: str) -> bytes:
@@ -342,6 +352,20 @@ class DrawsWeights(Protocol):
 
     def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
         """One record as SVG, its atoms coloured by ``weights``, in the order of its sample."""
+        ...
+
+
+Place = np.ndarray
+"""Where a record lies: the corners of its outline in order, float64 [4, 3], in metres from the middle of the
+Earth (EPSG:4978), where neither the date line nor a map's scale distorts a distance."""
+
+
+@runtime_checkable
+class LocatesRecords(Protocol):
+    """A domain whose records lie somewhere on the Earth, so that it matters how near they are."""
+
+    def place(self, record: Record) -> Place | None:
+        """Where a record lies; None where that is not known."""
         ...
 
 

@@ -103,6 +103,16 @@ def extend(
         raise error if isinstance(error, CannotExtend) else CannotExtend(str(error)) from error
 
 
+def without(split: Split, left_out: np.ndarray) -> Split:
+    """The split of the records but those at ``left_out``, int [m]; the others count their positions anew.
+
+    It keeps its id: the same records are held out.
+    """
+    kept = np.delete(np.arange(len(split.groups)), left_out)
+    train, val, test = (np.flatnonzero(np.isin(kept, getattr(split, name))) for name in SIDES)
+    return Split(train, val, test, id=split.id, groups=split.groups[kept])
+
+
 def _check(groups: np.ndarray, spec: SplitSpec, identities: Sequence[str], marks: np.ndarray | None) -> None:
     if len(groups) != len(identities):
         raise ValueError(f"{len(groups)} groups for {len(identities)} identities")

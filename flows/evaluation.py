@@ -11,10 +11,10 @@ import pandas as pd
 
 from domains.contract import Floor, GroundworkError, Record, Reject, Row, Sample, Source, Target
 from flows.labelled import LabelledData, read_again
-from models.baselines import FloorResult, fit_floor, fit_pixel_floor
+from models.baselines import FloorResult, Labelled, fit_floor, fit_pixel_floors
 from models.metrics import better, primary_metric
 from models.predictor import Predictor
-from models.results import PixelResults, Results, SampleResults, pixel_sums
+from models.results import PixelResults, Results, SampleResults, pixel_tally
 from models.targets import is_pixel_task
 
 ROWS_AT_ONCE = 256
@@ -50,6 +50,13 @@ class Evaluation:
         return best
 
     @property
+    def drawn(self) -> list[tuple[str, Results, str]]:
+        """(legend, results, colour) of what figures show: the best floor, and the model on top of it."""
+        floor = self.best_floor
+        below = [(floor.name, floor.results, "0.7")] if floor is not None else []
+        return [*below, ("model", self.results, "C0")]
+
+    @property
     def beats_floor(self) -> bool:
         floor = self.best_floor
         return floor is not None and better(self.metric, self.value, floor.metrics[self.metric])
@@ -73,13 +80,22 @@ class Evaluation:
         ]
 
 
-def evaluate(source: Source, data: LabelledData, predictor: Predictor, seed: int) -> Evaluation:
-    """Score a saved version on the raw test rows, exactly as it will be served, beside its floors."""
+def evaluate(
+    source: Source, data: LabelledData, predictor: Predictor, *, seed: int, floor_epochs: int
+) -> Evaluation:
+    """Score a saved version on the raw test rows, exactly as it will be served, beside its floors.
+
+    Floors that are networks learn for ``floor_epochs`` passes at most.
+    """
     targets = data.task.targets
     results = answer_test_rows(source, data, predictor)
-    fit = _pixel_floors if is_pixel_task(targets) else _sample_floors
-    floors = fit(predictor.domain.floors(data.task), predictor, source, data, seed)
-    return Evaluation(_deciding_metric(targets, results.metrics()), results, floors)
+    floors = predictor.domain.floors(data.task, predictor.spec)
+    fitted = (
+        _pixel_floors(floors, predictor, source, data, seed, floor_epochs)
+        if is_pixel_task(targets)
+        else _sample_floors(floors, predictor, source, data, seed)
+    )
+    return Evaluation(_deciding_metric(targets, results.metrics()), results, fitted)
 
 
 def answer_test_rows(source: Source, data: LabelledData, predictor: Predictor) -> Results:
@@ -93,14 +109,14 @@ def answer_test_rows(source: Source, data: LabelledData, predictor: Predictor) -
         outputs = [predictor.answer_rows(chunk).outputs for chunk in _chunks(rows)]
         return SampleResults(targets, data.labels[test], np.concatenate(outputs))
     labels = data.pixel_labels(test)
-    sums = []
+    tallies = []
     for chunk in _chunks(rows):
         for predicted in predictor.predict_pixels([_sample(predictor, row) for row in chunk]):
             truth = next(labels)
             if len(truth) != len(predicted):
                 raise GroundworkError(f"it answers {len(predicted)} pixels where {len(truth)} are labelled")
-            sums.append(pixel_sums(targets[0], truth, predicted))
-    return PixelResults(targets[0], np.stack(sums))
+            tallies.append(pixel_tally(targets[0], truth, predicted))
+    return PixelResults.of(targets[0], tallies)
 
 
 def _sample(predictor: Predictor, row: Row) -> Sample:
@@ -146,25 +162,28 @@ def _sample_floors(
 
 
 def _pixel_floors(
-    floors: Sequence[Floor], predictor: Predictor, source: Source, data: LabelledData, seed: int
+    floors: Sequence[Floor],
+    predictor: Predictor,
+    source: Source,
+    data: LabelledData,
+    seed: int,
+    epochs: int,
 ) -> list[FloorResult]:
-    def pairs(features: Features, side: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def labelled(side: np.ndarray) -> Iterator[Labelled]:
         records = read_again(predictor.domain, source, predictor.spec, data.store.rows[side])
-        return zip(map(features, records), data.pixel_labels(side), strict=True)
+        return zip(records, data.pixel_labels(side), strict=True)
 
     sides, [target] = data.split, data.task.targets
-    return [
-        fit_pixel_floor(
-            floor.name,
-            floor.estimator,
-            target,
-            pairs(floor.features, sides.train),
-            len(sides.train),
-            pairs(floor.features, sides.test),
-            seed,
-        )
-        for floor in floors
-    ]
+    return fit_pixel_floors(
+        floors,
+        target,
+        (len(sides.train), len(sides.val)),
+        labelled(sides.train),
+        labelled(sides.val),
+        labelled(sides.test),
+        epochs=epochs,
+        seed=seed,
+    )
 
 
 def _deciding_metric(targets: Sequence[Target], metrics: Mapping[str, float]) -> str:

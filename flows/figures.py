@@ -1,4 +1,4 @@
-"""Pictures of a result: parity plots, ROC curves, calibration, the worst errors drawn."""
+"""Pictures of a result: parity plots, ROC curves, confusion matrices, the worst errors drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.attribution import attribute_atoms, can_attribute
 from models.comparison import LEVEL, Comparison
 from models.metrics import HIGHER_IS_BETTER
 from models.predictor import Predictor
-from models.results import PixelResults, Results, SampleResults, class_ious
+from models.results import PixelResults, SampleResults, class_ious
 from models.tuning import TaskModel
 
 Shown = Sequence[tuple[str, np.ndarray, str]]
@@ -26,8 +26,6 @@ Shown = Sequence[tuple[str, np.ndarray, str]]
 
 MOST_PANELS = 12
 WORST = 24
-MOST_BINS, ROWS_IN_A_BIN = 10, 10
-"""Of a calibration curve: with fewer rows in a bin, its share says little."""
 
 
 def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Figure:
@@ -48,7 +46,7 @@ def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Fig
         measured = np.isfinite(truth[:, index])
         shown = [
             (name, results.predicted[measured, outputs], colour)
-            for name, results, colour in _drawn(evaluation)
+            for name, results, colour in evaluation.drawn
             if isinstance(results, SampleResults)
         ]
         _PANELS[target.kind](axes, target, truth[measured, index], shown)
@@ -56,19 +54,12 @@ def result_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Fig
     return figure
 
 
-def _drawn(evaluation: Evaluation) -> list[tuple[str, Results, str]]:
-    """(legend, results, colour) of the best floor, and of the model on top of it."""
-    floor = evaluation.best_floor
-    below = [(floor.name, floor.results, "0.7")] if floor is not None else []
-    return [*below, ("model", evaluation.results, "C0")]
-
-
 def _pixel_figure(evaluation: Evaluation, results: PixelResults, title: str) -> Figure:
     """Pixels by class: where they went, and how well each class is found beside the best floor."""
     target = results.target
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     figure.suptitle(title)
-    drawn = [entry for entry in _drawn(evaluation) if isinstance(entry[1], PixelResults)]
+    drawn = [entry for entry in evaluation.drawn if isinstance(entry[1], PixelResults)]
     if target.kind == "regression":
         bars = {name: [found.metrics()["mae"], found.metrics()["rmse"]] for name, found, _ in drawn}
         labels = [f"{error} ({target.unit})" if target.unit else error for error in ("MAE", "RMSE")]
@@ -167,88 +158,6 @@ def promotion_figure(comparison: Comparison, floor: float | None, title: str) ->
         title=f"probability of being better {comparison.probability:.2f}",
     )
     return figure
-
-
-def calibration_figure(data: LabelledData, evaluation: Evaluation, title: str) -> Figure | None:
-    """How often what a probability says comes true, one panel for each target of classes (the first twelve).
-
-    None where no probabilities are answered for rows. Rows are sorted by probability and cut into bins of
-    equal number; bars are 95% Wilson intervals of the share in each bin. ECE is the expected calibration
-    error (Naeini et al., AAAI 2015), the mean distance from the diagonal.
-    """
-    results = evaluation.results
-    if not isinstance(results, SampleResults):
-        return None
-    placed, start = [], 0
-    for index, target in enumerate(data.task.targets):
-        if target.kind != "regression":
-            placed.append((index, target, slice(start, start + target.outputs)))
-        start += target.outputs
-    if not placed:
-        return None
-    placed = placed[:MOST_PANELS]
-    columns = min(4, len(placed))
-    lines = -(-len(placed) // columns)
-    figure = Figure(figsize=(4.2 * columns, 4.0 * lines + 0.5), layout="constrained")
-    figure.suptitle(title)
-    for panel, (index, target, outputs) in enumerate(placed, start=1):
-        axes = figure.add_subplot(lines, columns, panel)
-        measured = np.isfinite(results.truth[:, index])
-        for name, answered, colour in _drawn(evaluation):
-            if isinstance(answered, SampleResults):
-                truth, predicted = answered.truth[measured, index], answered.predicted[measured, outputs]
-                _calibration(axes, target, truth, predicted, name, colour)
-        axes.plot([0, 1], [0, 1], color="0.3", linewidth=0.8, linestyle="--")
-        said = f"P({target.classes[1]})" if target.kind == "binary" else "P(most probable class)"
-        axes.set(xlabel=said, ylabel="share of rows where it is so", xlim=(0, 1), ylim=(0, 1))
-        axes.set_title(target.name, fontsize=10)
-        axes.legend(fontsize=8)
-    return figure
-
-
-def _calibration(
-    axes: Axes, target: Target, truth: np.ndarray, predicted: np.ndarray, name: str, colour: str
-) -> None:
-    if not len(truth):
-        return
-    if target.kind == "binary":
-        chance, is_so = predicted[:, 0], truth > 0.5
-    else:
-        chance, is_so = predicted.max(1), predicted.argmax(1) == truth
-    said, found, sizes = reliability(chance, is_so)
-    low, high = _wilson(found, sizes)
-    error = float(np.sum(sizes * np.abs(found - said)) / sizes.sum())
-    axes.errorbar(
-        said,
-        found,
-        # Rounding can put the end of an interval a hair on the wrong side of its share.
-        yerr=np.maximum([found - low, high - found], 0),
-        color=colour,
-        marker="o",
-        markersize=4,
-        linewidth=1,
-        capsize=2,
-        label=f"{name}: ECE {error:.3f}",
-    )
-
-
-def reliability(chance: np.ndarray, is_so: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities [n] and whether they came true [n] -> mean of either and number of rows, by bin."""
-    bins = min(MOST_BINS, max(1, len(chance) // ROWS_IN_A_BIN))
-    cut = np.array_split(np.argsort(chance, kind="stable"), bins)
-    return (
-        np.array([chance[rows].mean() for rows in cut]),
-        np.array([is_so[rows].mean() for rows in cut]),
-        np.array([len(rows) for rows in cut]),
-    )
-
-
-def _wilson(share: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95% interval of a share of ``sizes`` rows (Wilson, J. Am. Stat. Assoc. 1927, 22, 209)."""
-    z = 1.96
-    centre = (share + z**2 / (2 * sizes)) / (1 + z**2 / sizes)
-    reach = z * np.sqrt(share * (1 - share) / sizes + z**2 / (4 * sizes**2)) / (1 + z**2 / sizes)
-    return centre - reach, centre + reach
 
 
 def worst_errors_page(

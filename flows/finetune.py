@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from domains.splits import CannotExtend
-from flows import heldout, recipes
+from flows import class_table, heldout, leakage, recipes
+from flows.calibration import calibration_figure
 from flows.evaluation import Evaluation, evaluate, prediction_table
-from flows.figures import calibration_figure, promotion_figure, result_figure, worst_errors_page
+from flows.figures import promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
@@ -23,7 +24,7 @@ from flows.warm_start import WarmStart
 from models.gaussian_process import GaussianProcess
 from models.predictor import Predictor, VersionContract
 from models.registry import FOLDER, Version
-from models.settings import TrainingSettings, TuningSettings
+from models.settings import FloorSettings, TrainingSettings, TuningSettings
 from models.training import TrainingResult
 from models.tuning import TaskModel
 
@@ -51,7 +52,11 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
             contract = _contract(run, data, models, process, foundation)
             predictor = Predictor.save(saved, contract, *(model.cpu() for model in models), process=process)
             seed = settings.part(TrainingSettings).seed
-            evaluation = journal.step("evaluate", lambda: evaluate(job.source, data, predictor, seed))
+            epochs = settings.part(FloorSettings).floor_epochs
+            evaluation = journal.step(
+                "evaluate",
+                lambda: evaluate(job.source, data, predictor, seed=seed, floor_epochs=epochs),
+            )
             _log_evaluation(run, data, evaluation, predictor, result)
 
             def register() -> tuple[Version, Decision]:
@@ -86,8 +91,10 @@ def _labelled(
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
     # Before the rows are encoded, which takes long: a wrong column is told at once.
-    asked, seed = str(settings.model_dump()["split"]), settings.part(TrainingSettings).seed
-    split = chosen_split(domain, source, settings.part(TaskSettings), asked, seed)
+    told, seed = settings.model_dump(), settings.part(TrainingSettings).seed
+    split = chosen_split(
+        domain, source, settings.part(TaskSettings), told["split"], seed, told.get("buffer", 0.0)
+    )
     labels = [name for name in targets if name in source.pixel_targets]
     tuning = settings.part(TuningSettings)
     compares = is_wanted(tuning, pixels=bool(labels))
@@ -118,6 +125,9 @@ def _labelled(
     )
     if data.remark:
         journal.say(data.remark)
+    distances = leakage.leakage_table(data.store.rows, data.places, sides)
+    if distances is not None:
+        journal.say(leakage.said(distances, domain.noun))
     return data, weights
 
 
@@ -160,6 +170,16 @@ def _log_evaluation(
     figures.update({f"training_{key}": float(value) for key, value in costs.items()})
     tracked.log_metrics(figures, result.steps)
     tracked.log_table("test_predictions.parquet", prediction_table(data, evaluation, predictor))
+    by_class = class_table.class_table(data, evaluation)
+    if by_class is not None:
+        tracked.log_table("classes.csv", by_class)
+    distances = leakage.leakage_table(data.store.rows, data.places, data.split)
+    if distances is not None:
+        noun = run.job.domain.noun
+        tracked.log_table("leakage.csv", distances)
+        tracked.log_figure(
+            "leakage.png", leakage.leakage_figure(distances, noun, leakage.said(distances, noun))
+        )
     title = f"{name}: test rows" + (" of simulated data" if run.job.source.simulated else "")
     tracked.log_figure("result.png", result_figure(data, evaluation, title))
     calibration = calibration_figure(data, evaluation, title)
@@ -195,6 +215,14 @@ def _show(run: TrainingRun, version: Version, data: LabelledData, evaluation: Ev
         f"{len(data.split.test):,} test rows"
     )
     journal.table(f"result-{version.name}", title, evaluation.rows(version.reference, unit))
+    by_class = class_table.class_table(data, evaluation)
+    if by_class is not None:
+        accuracy = evaluation.metrics["accuracy"]
+        journal.table(
+            f"classes-{version.name}",
+            f"{version.reference}: test area by class, overall accuracy {accuracy:.3f}",
+            class_table.shown(by_class),
+        )
     journal.figure(
         f"figure-{version.name}", f"{version.reference}: test rows", run.tracked.artifact_url("result.png")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from domains.contract import (
     Domain,
     EncodingSpec,
     GroundworkError,
+    LocatesRecords,
+    Place,
     Record,
     Reject,
     Source,
@@ -19,8 +22,9 @@ from domains.contract import (
     TaskSpec,
 )
 from domains.marks import mark_identities, read_marks, why_unmarked
-from domains.splits import COLUMN_METHODS, Split, extend, numbered, split
+from domains.splits import COLUMN_METHODS, Split, extend, numbered, split, without
 from domains.store import Store
+from flows.leakage import noting_places, within_buffer
 from flows.settings import TaskSettings
 from models.cells import fault_of, has_no_logarithm, is_approximate, is_missing
 from models.labels import Joined, Labels, join_replicates, read_labels
@@ -46,6 +50,8 @@ class LabelledData:
     rejects: list[Reject]
     remark: str
     """What was made of bounds, replicates and what has no logarithm, in one line; empty where of nothing."""
+    places: list[Place | None]
+    """Where each sample lies; empty for a domain that does not know of places."""
 
     def pixel_labels(self, side: np.ndarray) -> Iterator[np.ndarray]:
         """What the pixels of the samples at ``side`` are to be: float32 [pixels], NaN where unknown."""
@@ -104,13 +110,16 @@ def describe_task(
     )
 
 
-def chosen_split(domain: Domain, source: Source, settings: TaskSettings, asked: str, seed: int) -> SplitSpec:
+def chosen_split(
+    domain: Domain, source: Source, settings: TaskSettings, asked: str, seed: int, buffer: float = 0.0
+) -> SplitSpec:
     """The split by the method that is ``asked`` for, or that suits the rows where that is ``auto``.
 
+    No row within ``buffer`` metres of a test row will be learnt from.
     Raises GroundworkError for a column that the method does not have, or lacks.
     """
     method = (source.split or domain.split_methods[0]) if asked == "auto" else asked
-    return SplitSpec(method=method, seed=seed, column=_split_column(source, settings, method))
+    return SplitSpec(method=method, seed=seed, column=_split_column(source, settings, method), buffer=buffer)
 
 
 def _split_column(source: Source, settings: TaskSettings, method: str) -> str:
@@ -178,18 +187,31 @@ def label(
             f"only {len(chosen)} rows have a usable {domain.noun} and a label; "
             f"at least {FEWEST_ROWS} are needed"
         )
+    places: list[Place | None] = []
+    records = noting_places(domain, read_again(domain, source, spec, chosen.rows), places)
     if marks is None:
-        groups = domain.groups(read_again(domain, source, spec, chosen.rows), task.split.method)
+        groups = domain.groups(records, task.split.method)
     else:
         groups, marks = numbered(identities), marks[joined.rows]
+        if isinstance(domain, LocatesRecords):
+            deque(records, maxlen=0)  # for their places alone
     sides = (
         split(groups, task.split, identities, marks)
         if known is None
         else extend(groups, task.split, identities, known, marks)
     )
-    final = _without_bounds(joined.labels, sides.test)
+    near = within_buffer(places, sides, task.split.buffer)
+    why = f"within {task.split.buffer:g} m of a test {domain.noun}"
+    rejects += [Reject(int(chosen.rows[place]), why, identities[place]) for place in near]
+    kept = np.delete(np.arange(len(chosen)), near)
+    chosen, sides = chosen.subset(kept), without(sides, near)
+    identities = [identities[place] for place in kept]
+    places = [places[place] for place in kept if places]
+    final = _without_bounds(joined.labels.at(kept), sides.test)
     remark = _remark(domain, task, cells, labels, joined)
-    data = LabelledData(chosen, identities, final.values, final.signs, task, sides, rejects, remark)
+    if len(near):
+        remark = "; ".join(filter(None, (remark, f"{len(near):,} {domain.noun}s {why}, not learnt from")))
+    data = LabelledData(chosen, identities, final.values, final.signs, task, sides, rejects, remark, places)
     _refuse_unlearnable(data)
     return data
 

@@ -126,7 +126,7 @@ class _Judge:
         if isinstance(results, SampleResults):
             return SampleResults(results.targets, self.labels, results.predicted)
         assert isinstance(results, PixelResults)  # noqa: S101 - narrows the type: there are no other results
-        return PixelResults(results.target, results.sums[self.rows])
+        return results.at(self.rows)
 
     def remark(self, holder: Version) -> str:
         if not self.changed:

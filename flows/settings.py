@@ -19,6 +19,7 @@ from domains.contract import (
     FROM_DATA,
     Domain,
     GroundworkError,
+    LocatesRecords,
     ReplicateRule,
     TaskName,
     Transform,
@@ -26,7 +27,13 @@ from domains.contract import (
     load_domain,
 )
 from domains.splits import COLUMN_METHODS
-from models.settings import PretrainingSettings, SizeSettings, TrainingSettings, TuningSettings
+from models.settings import (
+    FloorSettings,
+    PretrainingSettings,
+    SizeSettings,
+    TrainingSettings,
+    TuningSettings,
+)
 
 Kind = Literal["pretrain", "finetune", "retrain", "predict"]
 KINDS: tuple[Kind, ...] = ("pretrain", "finetune", "retrain", "predict")
@@ -322,6 +329,7 @@ def _parts(kind: Kind, domain: Domain) -> list[type[BaseModel]]:
         _split_settings(domain),
         SizeSettings,
         domain.encoding,
+        *([FloorSettings] if "segmentation" in domain.tasks else []),
         PromotionSettings,
         ResumeSettings,
     ]
@@ -344,7 +352,18 @@ def _split_settings(domain: Domain) -> type[BaseModel]:
         "given = as split_column says: train, val or test"
     )
     methods: Any = Literal[("auto", *domain.split_methods, *COLUMN_METHODS)]
-    return create_model("SplitSettings", split=(methods, Field(default="auto", description=described)))
+    fields: dict[str, Any] = {"split": (methods, Field(default="auto", description=described))}
+    if isinstance(domain, LocatesRecords):
+        fields["buffer"] = (
+            float,
+            Field(
+                default=0.0,
+                ge=0,
+                le=1e7,
+                description=f"Metres around test {domain.noun}s: what lies within is not learnt from",
+            ),
+        )
+    return create_model("SplitSettings", **fields)
 
 
 def _redefault(field: tuple[Any, FieldInfo], default: Any) -> tuple[Any, FieldInfo]:

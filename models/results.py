@@ -7,8 +7,9 @@ A bootstrap draws records again and again; so results keep what each record adds
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,16 +45,35 @@ class SampleResults:
         return task_metrics(self.targets, self.truth[chosen], self.predicted[chosen])
 
 
+BINS = 20
+"""Of equal width, by which the chances of pixels are counted: too many to be sorted."""
+
+
+class Tally(NamedTuple):
+    """What the pixels of one record add up to."""
+
+    sums: np.ndarray
+    """int64 [classes, classes] for classes, pixels by (truth, answer); float64 [5] for a regression: pixels,
+    and the sums of |error|, error², truth and truth²."""
+    chances: np.ndarray
+    """float64 [BINS, 3], by how probable the answer said to be what it says: pixels, sum of those chances,
+    and how many came true. Of two classes it is the chance of the second, else of the most probable."""
+
+
 @dataclass(frozen=True)
 class PixelResults:
-    """Answers of a task of pixel level, as what each record's pixels add up to.
-
-    ``sums`` is int64 [n, classes, classes] for classes, pixels by (truth, answer); float64 [n, 5] for a
-    regression: pixels, and the sums of |error|, error², truth and truth².
-    """
+    """Answers of a task of pixel level, as what each record's pixels add up to: see ``Tally``."""
 
     target: Target
     sums: np.ndarray
+    """[n, ...]"""
+    chances: np.ndarray
+    """float64 [n, BINS, 3], all zeros for a regression."""
+
+    @classmethod
+    def of(cls, target: Target, tallies: Sequence[Tally]) -> PixelResults:
+        """Of one tally for each record."""
+        return cls(target, *(np.stack(parts) for parts in zip(*tallies, strict=True)))
 
     def __len__(self) -> int:
         return len(self.sums)
@@ -67,14 +87,22 @@ class PixelResults:
         """Pixels by (truth, answer), int64 [classes, classes]."""
         return self.sums.sum(0)
 
+    def at(self, rows: np.ndarray) -> PixelResults:
+        """The records at ``rows``, int [m]."""
+        return PixelResults(self.target, self.sums[rows], self.chances[rows])
 
-def pixel_sums(target: Target, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """What one record adds to ``PixelResults.sums``: truth [pixels], predicted [pixels, outputs].
+
+def pixel_tally(target: Target, truth: np.ndarray, predicted: np.ndarray) -> Tally:
+    """What one record adds to ``PixelResults``: truth [pixels], predicted [pixels, outputs].
 
     Pixels without a truth or without an answer do not count.
     """
     counted = np.isfinite(truth) & np.isfinite(predicted).all(1)
     truth, predicted = truth[counted], predicted[counted]
+    return Tally(_sums(target, truth, predicted), _chances(target, truth, predicted))
+
+
+def _sums(target: Target, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     if target.kind == "regression":
         error = predicted[:, 0].astype(np.float64) - truth
         known = truth.astype(np.float64)
@@ -82,6 +110,18 @@ def pixel_sums(target: Target, truth: np.ndarray, predicted: np.ndarray) -> np.n
     size = len(target.classes)
     places = truth.astype(np.int64) * size + pixel_classes(target, predicted)
     return np.bincount(places, minlength=size * size).reshape(size, size)
+
+
+def _chances(target: Target, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    if target.kind == "regression":
+        return np.zeros((BINS, 3))
+    if target.kind == "binary":
+        said, is_so = predicted[:, 0].astype(np.float64), truth == 1
+    else:
+        said, is_so = predicted.max(1).astype(np.float64), predicted.argmax(1) == truth
+    places = (said * BINS).astype(np.int64).clip(0, BINS - 1)
+    parts = [np.bincount(places, weights, BINS) for weights in (None, said, is_so)]
+    return np.stack(parts, 1).astype(np.float64)
 
 
 def pixel_classes(target: Target, predicted: np.ndarray) -> np.ndarray:

@@ -125,3 +125,17 @@ class TrainingSettings(BaseModel):
         bool,
         Field(description="Compute layers again on the way back: less memory, about a third more time"),
     ] = False
+
+
+class FloorSettings(BaseModel):
+    """What a model of pixels is compared with."""
+
+    floor_epochs: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Passes over the training rows, at most, of the small network (U-Net) that stands "
+            "beside a model of pixels; 0 = without it",
+        ),
+    ] = 30

@@ -11,6 +11,7 @@ import numpy as np
 from domains.contract import (
     EncodingSpec,
     Floor,
+    Place,
     Record,
     Reject,
     Row,
@@ -22,7 +23,7 @@ from domains.contract import (
     TaskSpec,
     WrittenMap,
 )
-from domains.geospatial import archives, blocks, chips, drawing, floors, reading, simulate
+from domains.geospatial import archives, blocks, chips, drawing, floors, placing, reading, simulate
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip, ChipReference
 from domains.geospatial.reading import Scene
@@ -105,8 +106,12 @@ class Geospatial:
     def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
         return blocks.group_records(records, method)
 
-    def floors(self, task: TaskSpec) -> Sequence[Floor]:
-        return floors.raster_floors(task)
+    def place(self, record: Record) -> Place | None:
+        """The corners of a chip; see ``domains.contract.LocatesRecords``."""
+        return placing.place_of(record.value)
+
+    def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
+        return floors.raster_floors(task, cast(RasterEncoding, spec))
 
     def draw(self, record: Record, caption: str) -> bytes:
         return drawing.draw_chip(record, caption)

@@ -8,20 +8,39 @@ from itertools import combinations
 import numpy as np
 
 from domains.contract import Floor, Record, TaskSpec
+from domains.geospatial.bands import RasterEncoding
+from domains.geospatial.indices import indices_of
+from domains.geospatial.random_features import random_convolutions
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_PAIRS = 28
 """Normalised differences are taken of all pairs of bands up to eight bands; beyond, of neighbours only."""
 
 
-def raster_floors(task: TaskSpec) -> Sequence[Floor]:
-    """Statistics of a chip for answers about chips; for answers about pixels, what each pixel alone tells."""
-    if all(target.level == "pixel" for target in task.targets):
-        return (Floor("pixel values + random forest", pixel_features, "forest"),)
+def raster_floors(task: TaskSpec, spec: RasterEncoding) -> Sequence[Floor]:
+    """Statistics of a chip and random features for answers about chips.
+
+    For answers about pixels what each pixel alone tells, an index by which two classes can be told apart
+    where the bands have one, and a U-Net that learns from the task's own chips only.
+    """
+    if not all(target.level == "pixel" for target in task.targets):
+        return (
+            Floor("image statistics + nearest neighbours", image_statistics, "neighbours"),
+            Floor("image statistics + random forest", image_statistics, "forest"),
+            Floor("random convolutional features + linear", random_convolutions, "linear"),
+        )
+    indices = indices_of(spec.bands, getattr(spec, "dates", 1)) if task.targets[0].kind == "binary" else []
     return (
-        Floor("image statistics + nearest neighbours", image_statistics, "neighbours"),
-        Floor("image statistics + random forest", image_statistics, "forest"),
+        *(Floor(f"{index.name} threshold", index, "threshold") for index in indices),
+        Floor("pixel values + random forest", pixel_features, "forest"),
+        Floor("U-Net from scratch", image_of, "unet"),
     )
+
+
+def image_of(record: Record) -> np.ndarray:
+    """The chip, its dates one after the other, float32 [dates × bands, h, w], NaN where there is no data."""
+    pixels = record.value.pixels
+    return pixels.reshape(-1, *pixels.shape[-2:])
 
 
 def pixel_features(record: Record) -> np.ndarray:
@@ -30,8 +49,8 @@ def pixel_features(record: Record) -> np.ndarray:
     Rows of pixels without data in any band are NaN; single gaps are 0, so that floor and model answer the
     same pixels. No pixel sees another.
     """
-    pixels = record.value.pixels
-    bands = pixels.reshape(len(pixels), -1)
+    image = image_of(record)
+    bands = image.reshape(len(image), -1)
     features = np.concatenate([bands, _differences(bands)]).T.astype(np.float32)
     features = np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
     features[~np.isfinite(bands).any(axis=0)] = np.nan
@@ -44,7 +63,7 @@ def image_statistics(record: Record) -> np.ndarray:
     Per band: mean, standard deviation, quantiles, gradient energy at two scales. Between bands: mean and
     spread of the normalised differences, and correlations.
     """
-    pixels = np.asarray(record.value.pixels, np.float64)
+    pixels = np.asarray(image_of(record), np.float64)
     bands = pixels.reshape(len(pixels), -1)
     valid = bands[:, np.isfinite(bands).all(axis=0)]
     if not valid.size:

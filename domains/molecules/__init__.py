@@ -105,7 +105,7 @@ class Molecules:
     def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
         return scaffolds.group_records(records, method)
 
-    def floors(self, task: TaskSpec) -> Sequence[Floor]:
+    def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
         return floors.molecule_floors()
 
     def draw(self, record: Record, caption: str) -> bytes:

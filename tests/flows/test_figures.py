@@ -12,11 +12,12 @@ import torch
 
 from domains.contract import Record, Row, Target, load_domain
 from domains.molecules import Molecules
+from flows.calibration import calibration_figure, reliability
 from flows.evaluation import Evaluation
-from flows.figures import calibration_figure, reliability, worst_errors_page
+from flows.figures import worst_errors_page
 from models.baselines import FloorResult
 from models.encoder import create_encoder
-from models.results import SampleResults
+from models.results import PixelResults, SampleResults, pixel_tally
 from models.tuning import TaskModel
 
 MOLECULES = load_domain("molecules")
@@ -81,6 +82,25 @@ def test_targets_of_classes_have_a_panel_each_and_gaps_do_not_count() -> None:
 def test_numbers_have_no_calibration_of_probabilities() -> None:
     data, evaluation = evaluated([LOGP], np.zeros((5, 1)), np.zeros((5, 1)))
     assert calibration_figure(data, evaluation, "t") is None
+
+
+def test_pixels_have_a_curve_of_their_own() -> None:
+    random = np.random.default_rng(0)
+    chance = random.random(20_000)
+    truth = (random.random(20_000) < chance).astype(float)
+    burnt = Target(name="mask", kind="binary", classes=("no", "burnt"), level="pixel", values=(0, 1))
+    true, flattened = (
+        PixelResults.of(burnt, [pixel_tally(burnt, truth, said[:, None])])
+        for said in (chance, chance / 2 + 0.25)
+    )
+    evaluation = Evaluation("miou", true, [FloorResult("U-Net", flattened)])
+    figure = calibration_figure(evaluated([TOXIC], truth[:1, None], chance[:1, None])[0], evaluation, "t")
+    assert figure is not None
+    [axes] = figure.axes
+    floor, model = (text.get_text() for text in axes.get_legend().get_texts())
+    assert floor.startswith("U-Net: ECE 0.12")
+    assert float(model.removeprefix("model: ECE ")) < 0.02
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("P(burnt)", "share of pixels where it is so")
 
 
 # -------------------------------------------------------------------------------------- the worst errors

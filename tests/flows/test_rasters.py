@@ -123,6 +123,7 @@ def test_a_segmentation_is_registered_beside_its_floor(burnt: Version) -> None:
     assert (burnt.tags["metric"], burnt.tags["task"], burnt.tags["foundation"]) == ("miou", "binary", "none")
     figures = mlflow.MlflowClient().get_run(burnt.run_id).data.metrics
     assert float(burnt.tags["value"]) == pytest.approx(figures["test_miou"], rel=1e-5)
+    assert "floor_U_Net_from_scratch_miou" in figures
     assert {"test_iou_0", "test_iou_1", "floor_pixel_values___random_forest_miou"} <= set(figures)
     assert figures["test_miou"] > 0.6  # the mask is what is dark
 
@@ -144,6 +145,19 @@ def test_worst_chips_are_drawn_and_figures_of_each_kept(burnt: Version) -> None:
     table = pd.read_parquet(path)
     assert len(table) == 8
     assert {"row", "image", "accuracy", "pixel values + random forest: accuracy"} <= set(table.columns)
+
+
+def test_classes_have_their_accuracies_and_areas(burnt: Version) -> None:
+    path = mlflow.artifacts.download_artifacts(run_id=burnt.run_id, artifact_path="classes.csv")
+    table = pd.read_csv(path)
+    assert table["mapped_share"].sum() == pytest.approx(1)
+    assert {"users_accuracy", "producers_accuracy", "iou", "estimated_share_95"} <= set(table.columns)
+    kept = {entry.path for entry in mlflow.MlflowClient().list_artifacts(burnt.run_id)}
+    assert {"calibration.png", "result.png", "leakage.png"} <= kept
+    path = mlflow.artifacts.download_artifacts(run_id=burnt.run_id, artifact_path="leakage.csv")
+    metres = pd.read_csv(path)["metres"]
+    assert metres.max() == pytest.approx(20_000 - SIDE * 20, rel=0.001)  # scenes lie 20 km apart
+    assert metres.min() == 0  # a border of blocks may run through one
 
 
 def test_chips_are_answered_alike_by_mlflow_and_by_a_file(

@@ -9,7 +9,7 @@ import pytest
 
 from domains.contract import Target
 from models.comparison import compare, resampled
-from models.results import PixelResults, Results, SampleResults
+from models.results import BINS, PixelResults, Results, SampleResults
 
 NUMBER = Target(name="number", kind="regression")
 OTHER = Target(name="other", kind="regression")
@@ -40,11 +40,11 @@ def samples(*targets: Target, n: int = 40, seed: int = 0, skill: float = 1.0) ->
 def pixels(target: Target, n: int = 12) -> PixelResults:
     random = np.random.default_rng(0)
     if target.kind == "regression":
-        return PixelResults(target, random.random((n, 5)) * 100)
+        return PixelResults(target, random.random((n, 5)) * 100, np.zeros((n, BINS, 3)))
     sums = random.integers(0, 50, (n, 3, 3))
     sums[:, 2] = sums[:, :, 2] = 0  # a class that hardly any record has
     sums[0, 2, 2] = 7
-    return PixelResults(target, sums)
+    return PixelResults(target, sums, np.zeros((n, BINS, 3)))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics import accuracy_score, jaccard_score, mean_absolute_error, r2_score
 
 from domains.contract import Target
-from models.baselines import fit_pixel_floor
-from models.results import PixelResults, SampleResults, class_ious, pixel_sums
+from models.results import BINS, PixelResults, SampleResults, Tally, class_ious, pixel_tally
 
 COVER = Target(
     name="mask",
@@ -24,6 +23,10 @@ BURNT = Target(name="mask", kind="binary", classes=("0", "1"), level="pixel", va
 BIOMASS = Target(name="mask", kind="regression", unit="t/ha", level="pixel")
 
 
+def only_sums(target: Target, sums: np.ndarray) -> PixelResults:
+    return PixelResults.of(target, [Tally(each, np.zeros((BINS, 3))) for each in sums])
+
+
 def probabilities(codes: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[codes]
 
@@ -34,14 +37,12 @@ def test_classes_are_scored_as_all_pixels_together(data: st.DataObject) -> None:
     shape = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9)))
     truth = data.draw(arrays.arrays(np.int64, shape, elements=codes))
     predicted = data.draw(arrays.arrays(np.int64, shape, elements=codes))
-    results = PixelResults(
+    results = PixelResults.of(
         COVER,
-        np.stack(
-            [
-                pixel_sums(COVER, t.astype(float), probabilities(p, 3))
-                for t, p in zip(truth, predicted, strict=True)
-            ]
-        ),
+        [
+            pixel_tally(COVER, t.astype(float), probabilities(p, 3))
+            for t, p in zip(truth, predicted, strict=True)
+        ],
     )
     figures = results.metrics()
     present = np.union1d(truth, predicted)
@@ -54,18 +55,18 @@ def test_classes_are_scored_as_all_pixels_together(data: st.DataObject) -> None:
 def test_pixels_without_truth_or_answer_do_not_count() -> None:
     truth = np.array([0, 1, np.nan, 1])
     predicted = np.array([[0.1], [0.9], [0.9], [np.nan]])
-    assert pixel_sums(BURNT, truth, predicted).tolist() == [[1, 0], [0, 1]]
+    assert pixel_tally(BURNT, truth, predicted).sums.tolist() == [[1, 0], [0, 1]]
 
 
 def test_classes_are_named_in_figures_and_absent_ones_left_out() -> None:
     sums = np.zeros((1, 3, 3), np.int64)
     sums[0, 2, 2], sums[0, 0, 2] = 3, 1
-    figures = PixelResults(COVER, sums).metrics()
+    figures = only_sums(COVER, sums).metrics()
     assert figures == pytest.approx(
         {"miou": 0.375, "accuracy": 0.75, "iou_water": 0.0, "iou_built_up_area": 0.75}
     )
     assert np.isnan(class_ious(sums[0])[1])
-    assert PixelResults(COVER, np.zeros((2, 3, 3), np.int64)).metrics() == {}
+    assert only_sums(COVER, np.zeros((2, 3, 3), np.int64)).metrics() == {}
 
 
 def test_regression_is_scored_as_all_pixels_together() -> None:
@@ -73,8 +74,8 @@ def test_regression_is_scored_as_all_pixels_together() -> None:
     truth = random.normal(50, 20, (5, 40))
     predicted = truth + random.normal(0, 5, truth.shape)
     truth[0, :7] = np.nan
-    results = PixelResults(
-        BIOMASS, np.stack([pixel_sums(BIOMASS, t, p[:, None]) for t, p in zip(truth, predicted, strict=True)])
+    results = PixelResults.of(
+        BIOMASS, [pixel_tally(BIOMASS, t, p[:, None]) for t, p in zip(truth, predicted, strict=True)]
     )
     known = np.isfinite(truth)
     figures = results.metrics()
@@ -93,30 +94,19 @@ def test_rows_of_sample_results_can_be_drawn_again() -> None:
     assert results.metrics(np.array([1, 1, 0]))["mae"] == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("estimator", ["forest", "neighbours"])
-def test_a_pixel_floor_learns_from_pixels_and_skips_those_without_data(estimator: str) -> None:
-    random = np.random.default_rng(1)
+def test_chances_are_counted_by_how_probable_an_answer_is() -> None:
+    random = np.random.default_rng(0)
+    chance = random.random(20_000).astype(np.float32)
+    truth = (random.random(20_000) < chance).astype(float)
+    truth[:5] = np.nan
+    results = PixelResults.of(BURNT, [pixel_tally(BURNT, truth, chance[:, None])] * 2)
+    pixels, said, so = results.chances.sum(0).T
+    assert pixels.sum() == 2 * 19_995
+    np.testing.assert_allclose(said / pixels, (np.arange(BINS) + 0.5) / BINS, atol=0.01)
+    np.testing.assert_allclose(so / pixels, said / pixels, atol=0.06)
+    assert results.at(np.array([1])).chances.sum() == results.chances.sum() / 2
 
-    def chips(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        made = []
-        for _ in range(count):
-            codes = random.integers(0, 3, 100)
-            features = codes[:, None] + random.normal(0, 0.1, (100, 2))
-            features[:5] = np.nan
-            truth = codes.astype(float)
-            truth[5:9] = np.nan
-            made.append((features, truth))
-        return made
-
-    floor = fit_pixel_floor("bands", estimator, COVER, chips(6), 6, chips(3), seed=0)  # type: ignore[arg-type]
-    assert isinstance(floor.results, PixelResults)
-    assert floor.results.confusion.sum() == 3 * 91
-    assert floor.metrics["miou"] > 0.95
-
-
-def test_a_pixel_floor_that_saw_one_class_predicts_it() -> None:
-    chip = (np.zeros((4, 1)), np.ones(4))
-    floor = fit_pixel_floor(
-        "bands", "forest", BURNT, [chip], 1, [(np.zeros((4, 1)), np.array([0, 1, 1, 1.0]))], 0
-    )
-    assert floor.metrics["accuracy"] == 0.75
+    phases = random.dirichlet([1, 1, 1], 300)
+    tally = pixel_tally(COVER, phases.argmax(1).astype(float), phases)
+    assert tally.chances[:, 0].sum() == tally.chances[:, 2].sum() == 300  # the most probable is right
+    assert not tally.chances[: BINS // 3, 0].any()

@@ -101,7 +101,7 @@ class Spectra:
     def groups(self, records: Iterable[Record], method: str) -> np.ndarray:
         return np.unique([record.identity for record in records], return_inverse=True)[1]
 
-    def floors(self, task: TaskSpec) -> Sequence[Floor]:
+    def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
         return (Floor("moments + neighbours", _moments, "neighbours"),)
 
     def draw(self, record: Record, caption: str) -> bytes:
