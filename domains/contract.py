@@ -165,8 +165,9 @@ TargetKind = Literal["regression", "binary", "multiclass"]
 
 TargetLevel = Literal["sample", "pixel"]
 
-TaskName = Literal["regression", "classification", "segmentation"]
-"""What a user asks for: numbers, a class for each record, a class for each pixel."""
+TaskName = Literal["regression", "classification", "multilabel", "segmentation", "change"]
+"""What a user asks for: numbers, a class for each record, several that each hold or not, a class for each
+pixel, or what became otherwise between two dates, of a record or of each pixel."""
 
 Transform = Literal["none", "log10", "pIC50"]
 """What is learnt of the numbers in a column: themselves, their decimal logarithm, or −log10(mol/L)."""
@@ -354,6 +355,15 @@ class WrittenMap:
     """PNG with a legend, at most about a thousand pixels wide."""
     shares: Mapping[str, float]
     """Share of the pixels with an answer by class; empty for a regression."""
+
+
+@runtime_checkable
+class ReadsForTask(Protocol):
+    """A domain whose records hold more for some tasks than for others."""
+
+    def encoding_for(self, task: TaskName, spec: EncodingSpec) -> EncodingSpec:
+        """``spec``, as what is to be opened for ``task`` must be read (a change shows on two dates)."""
+        ...
 
 
 @runtime_checkable

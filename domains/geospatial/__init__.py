@@ -49,7 +49,7 @@ class Geospatial:
     split_methods = blocks.SPLIT_METHODS
     corpus = "simulated-scenes"
     yardstick = ""
-    tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression")
+    tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression", "change")
     shard_rows = 512
     formats: Mapping[str, str] = archives.FORMATS
     documents = (".json", ".geojson")
@@ -62,6 +62,10 @@ class Geospatial:
 
     def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
         return reading.open_source(path, cast(RasterEncoding, spec), input_column)
+
+    def encoding_for(self, task: TaskName, spec: EncodingSpec) -> EncodingSpec:
+        """A change is seen on two dates; see ``domains.contract.ReadsForTask``."""
+        return spec.model_copy(update={"dates": 2}) if task == "change" else spec
 
     def open_document(
         self,

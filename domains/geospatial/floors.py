@@ -27,14 +27,14 @@ def raster_floors(task: TaskSpec) -> Sequence[Floor]:
 def pixel_features(record: Record) -> np.ndarray:
     """Values of the bands and their normalised differences at each pixel, float32 [pixels, f].
 
-    Rows of pixels without data in any band are NaN; single gaps are 0, so that floor and model answer the
-    same pixels. No pixel sees another.
+    Of two dates, those of each, and by how much they grew. Rows of pixels without data in any band are NaN;
+    single gaps are 0, so that floor and model answer the same pixels. No pixel sees another.
     """
-    pixels = record.value.pixels
-    bands = pixels.reshape(len(pixels), -1)
-    features = np.concatenate([bands, _differences(bands)]).T.astype(np.float32)
-    features = np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
-    features[~np.isfinite(bands).any(axis=0)] = np.nan
+    dates = record.value.dates
+    bands = dates.reshape(*dates.shape[:2], -1)
+    features = np.concatenate(_with_growth([np.concatenate([one, _differences(one)]) for one in bands]))
+    features = np.nan_to_num(features.T.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    features[~np.isfinite(bands).any(axis=(0, 1))] = np.nan
     return features
 
 
@@ -42,9 +42,21 @@ def image_statistics(record: Record) -> np.ndarray:
     """What a chip looks like on the whole, float32 [f], gaps as 0.
 
     Per band: mean, standard deviation, quantiles, gradient energy at two scales. Between bands: mean and
-    spread of the normalised differences, and correlations.
+    spread of the normalised differences, and correlations. Of two dates all of it for each, and by how much
+    it grew.
     """
-    pixels = np.asarray(record.value.pixels, np.float64)
+    dates = np.asarray(record.value.dates, np.float64)
+    found = np.concatenate(_with_growth([_statistics(pixels) for pixels in dates]))
+    return np.nan_to_num(found).astype(np.float32)
+
+
+def _with_growth(features: list[np.ndarray]) -> list[np.ndarray]:
+    """Features of each date, and what the last has more than the first; of one date nothing more."""
+    return [*features, *([features[-1] - features[0]] if len(features) > 1 else [])]
+
+
+def _statistics(pixels: np.ndarray) -> np.ndarray:
+    """Of one date, float64 [bands, h, w] -> [f], NaN where there is nothing to tell."""
     bands = pixels.reshape(len(pixels), -1)
     valid = bands[:, np.isfinite(bands).all(axis=0)]
     if not valid.size:
@@ -64,7 +76,7 @@ def image_statistics(record: Record) -> np.ndarray:
         differences.std(axis=1),
         correlations,
     ]
-    return np.nan_to_num(np.concatenate(parts)).astype(np.float32)
+    return np.concatenate(parts)
 
 
 def count_statistics(bands: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class Found:
 
     scenes: tuple[Inspected, ...]
     digests: tuple[tuple[str, ...], ...]
-    """Name within the dataset, digest of the image and of its mask, for each file that can be read."""
+    """Name within the dataset, digests of the image and of what goes with it, where they can be read."""
     classes: tuple[ClassSpec, ...]
     """Of the masks, where they or the ``bands.yaml`` declare them."""
     is_simulated: bool
@@ -91,7 +91,7 @@ class Inspector:
         return Found(tuple(scenes), tuple(digests), classes, self._is_simulated, tuple(self._remarks()))
 
     def _digests(self, entry: Entry) -> Iterator[str]:
-        for file in (entry.image, *([entry.mask] if entry.mask else [])):
+        for file in entry.files:
             with explained(file.name):
                 yield digest_file(file, self._archive)
 
@@ -102,7 +102,7 @@ class Inspector:
         if entry.image.suffix not in CUBE_SUFFIXES:
             yield entry
             return
-        if self._archive is not None or entry.mask is not None:
+        if self._archive is not None or len(entry.files) > 1:
             raise GroundworkError("a cube is read from a folder of its own, without masks: unpack it")
         with explained(entry.image.name):
             names = step_names(entry.image.path)
@@ -112,16 +112,25 @@ class Inspector:
 
     def _scene(self, entry: Entry) -> tuple[Scene, str]:
         """The scene, and what its numbers cannot be."""
-        image = entry.image
+        scene, header, fault = self._image(entry.image)
+        label = self._label(entry.mask, header) if entry.mask else None
+        if entry.before is None:
+            return replace(scene, label=label), fault
+        before, its_header, its_fault = self._image(entry.before)
+        with explained(entry.before.name):
+            _check_pair(its_header, header)
+        fault = fault or (f"{before.name}: {its_fault}" if its_fault else "")
+        return replace(scene, label=label, before=before), fault
+
+    def _image(self, image: File) -> tuple[Scene, Header, str]:
+        """An image by itself, and what its numbers cannot be."""
         with explained(image.name):
             header = open_raster(image.path).header
             if fault := smaller_than_patch(header.height, header.width, self._spec):
                 raise GroundworkError(fault)
             bands = self._identified(header)
-        label = self._label(entry.mask, header) if entry.mask else None
-        scene = Scene(
-            image.path, image.name, header.height, header.width, header.crs, header.transform, bands, label
-        )
+        height, width = header.height, header.width
+        scene = Scene(image.path, image.name, height, width, header.crs, header.transform, bands)
         fault, has_zeros = looked_at(scene, header)
         self._is_simulated |= header.is_simulated
         if header.has_control_points:
@@ -130,7 +139,7 @@ class Inspector:
             self._elsewhere.append(image.name)
         if has_zeros:
             self._zeros.append(image.name)
-        return scene, fault
+        return scene, header, fault
 
     def _identified(self, header: Header) -> tuple[BandSpec, ...]:
         """Bands of a file; files that describe themselves alike share them."""
@@ -179,22 +188,34 @@ class Inspector:
 def _check_mask(mask: Header, image: Header) -> None:
     if len(mask.channels) != 1:
         raise GroundworkError(f"{len(mask.channels)} bands; a mask has one")
-    if (mask.height, mask.width) != (image.height, image.width):
+    _check_grid(mask, image, "a mask")
+
+
+def _check_pair(before: Header, after: Header) -> None:
+    if bool(before.crs) != bool(after.crs):
+        with_, without = ("earlier", "later") if before.crs else ("later", "earlier")
+        raise GroundworkError(f"the {with_} image of the pair has a location, and the {without} one has none")
+    _check_grid(before, after, "an image before")
+
+
+def _check_grid(other: Header, image: Header, what: str) -> None:
+    """Refuse what does not lie on its image pixel upon pixel, as far as both have a location."""
+    if (other.height, other.width) != (image.height, image.width):
         raise GroundworkError(
-            f"a mask of {mask.width} × {mask.height} pixels on an image of {image.width} × {image.height}"
+            f"{what} of {other.width} × {other.height} pixels on an image of {image.width} × {image.height}"
         )
-    if not mask.crs or not image.crs:
+    if not other.crs or not image.crs:
         return
-    if mask.crs != image.crs and parsed_crs(mask.crs) != parsed_crs(image.crs):
+    if other.crs != image.crs and parsed_crs(other.crs) != parsed_crs(image.crs):
         raise GroundworkError(
-            f"a mask in {_crs_name(mask.crs)} on an image in {_crs_name(image.crs)}: warp it to the image"
+            f"{what} in {_crs_name(other.crs)} on an image in {_crs_name(image.crs)}: warp it to the image"
         )
     w, h = image.width, image.height
     corners = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
-    moved = np.linalg.solve(_matrix(image), _matrix(mask) @ corners)
+    moved = np.linalg.solve(_matrix(image), _matrix(other) @ corners)
     shift = np.abs(moved - corners).max()
     if shift > LARGEST_SHIFT:
-        raise GroundworkError(f"a mask that lies {shift:.3g} pixels beside its image: warp it to the image")
+        raise GroundworkError(f"{what} that lies {shift:.3g} pixels beside its image: warp it to the image")
 
 
 def _matrix(header: Header) -> np.ndarray:

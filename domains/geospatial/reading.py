@@ -67,7 +67,7 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
     remarks: tuple[str, ...] = ()
     if is_many:
         files, remarks = gathered(list_files(path), spec)
-        layout = recognise(files, spelled(path.name))
+        layout = recognise(files, spelled(path.name), spec.dates)
         declared = _declared(path, layout.top)
     else:
         layout, declared = _single(path, spec)
@@ -85,6 +85,7 @@ def open_document(
     """
     name = without_query(start).rstrip("/").rpartition("/")[2]
     _refuse_column(name, input_column)
+    _refuse_one_date(name, spec)
     if is_url(start) and suffix_of(start) in stac.RASTERS:
         file = File(name, locate(start, hosts).url)
         files = [alone(file, spec) or file]
@@ -130,13 +131,20 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
         split=split,
         remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split_remarks),
         simulated=found.is_simulated,
-        map_suffix="" if is_many or len(inspected) != 1 else ".tif",
+        map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
     )
 
 
 def _refuse_column(name: str, input_column: str | None) -> None:
     if input_column not in (None, IMAGE):
         raise GroundworkError(f"{name} holds images, not columns: leave out --input-column")
+
+
+def _refuse_one_date(name: str, spec: RasterEncoding) -> None:
+    if spec.dates > 1:
+        raise GroundworkError(
+            f"{name} is one date, where two are compared: name a folder that holds before.tif and after.tif"
+        )
 
 
 def scene_of(source: Source) -> Scene:
@@ -159,6 +167,7 @@ def scene_of(source: Source) -> Scene:
 
 
 def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
+    _refuse_one_date(path.name, spec)
     suffix, name = path.suffix.lower(), spelled(path.name)
     if suffix in OTHER_ARCHIVES:
         raise GroundworkError(f"{name}: {suffix} is not read: unpack it, or pack it as .zip")
@@ -194,14 +203,20 @@ def _compared(
     faults: dict[tuple[BandSpec, ...], str] = {}
     compared = []
     for each in scenes:
-        if each.scene is not None:
-            found = each.scene.bands
-            if found not in faults:
-                faults[found] = disagreement(bands, found)
-            if fault := faults[found] or each.fault:
-                each = replace(each, scene=None, fault=fault)
+        if each.scene is not None and (fault := _misfit(each.scene, bands, faults) or each.fault):
+            each = replace(each, scene=None, fault=fault)
         compared.append(each)
     return bands, compared
+
+
+def _misfit(scene: Scene, bands: tuple[BandSpec, ...], faults: dict[tuple[BandSpec, ...], str]) -> str:
+    """Why the scene lacks some of ``bands`` on one of its dates; ``faults`` keeps what was found."""
+    if scene.bands not in faults:
+        faults[scene.bands] = disagreement(bands, scene.bands)
+    if faults[scene.bands] or scene.before is None:
+        return faults[scene.bands]
+    fault = _misfit(scene.before, bands, faults)
+    return f"{scene.before.name}: {fault}" if fault else ""
 
 
 def _of_most(scenes: Sequence[tuple[BandSpec, ...]]) -> tuple[BandSpec, ...]:
