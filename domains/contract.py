@@ -131,6 +131,8 @@ class Source:
     """Classes of a target in code order, where the source declares them; other values are faults then."""
     split: str = ""
     """Split method that suits these rows where none is asked for; empty = the domain's first."""
+    split_columns: Mapping[str, str] = field(default_factory=dict)
+    """Column that decides in a split by ``time`` or ``given``, where the source knows it."""
     remarks: tuple[str, ...] = ()
     """What whoever learns from these rows must know, in whole sentences: said, and kept with the run."""
     simulated: bool = False

@@ -49,7 +49,7 @@ class Geospatial:
     split_methods = blocks.SPLIT_METHODS
     corpus = "simulated-scenes"
     yardstick = ""
-    tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression", "change")
+    tasks: tuple[TaskName, ...] = ("classification", "multilabel", "segmentation", "regression", "change")
     shard_rows = 512
     formats: Mapping[str, str] = archives.FORMATS
     documents = (".json", ".geojson")

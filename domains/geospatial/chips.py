@@ -22,7 +22,7 @@ from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.identifying import identify
 from domains.geospatial.images import SmallImage
 from domains.geospatial.rasters import IDENTITY, Raster, explained
-from domains.geospatial.scenes import LabelRaster, Scene, both_dates
+from domains.geospatial.scenes import Labels, Scene, both_dates
 from domains.geospatial.sensors import by_layout
 from domains.tables import Unreadable
 
@@ -57,7 +57,7 @@ class Chip:
     crs: str
     transform: tuple[float, ...]
     """Affine of the chip's own pixels; the identity where there is no location."""
-    label: LabelRaster | None = None
+    label: Labels | None = None
     bands: tuple[BandSpec, ...] = ()
     """What the axis of bands of ``pixels`` holds."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from domains.contract import ClassSpec, GroundworkError
-from domains.geospatial.archives import File, digest_file
+from domains.geospatial.archives import VECTOR_SUFFIXES, File, digest_file
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import smaller_than_patch
 from domains.geospatial.cube_files import CUBE_SUFFIXES
@@ -20,8 +20,9 @@ from domains.geospatial.identifying import identify
 from domains.geospatial.layout import Entry, Layout
 from domains.geospatial.opened import open_raster
 from domains.geospatial.plausible import looked_at
+from domains.geospatial.polygons import PolygonClasses, PolygonLabels, polygon_classes, read_labels
 from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
-from domains.geospatial.scenes import LabelRaster, Scene
+from domains.geospatial.scenes import LabelRaster, Labels, Scene
 
 LARGEST_SHIFT = 0.1
 """Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
@@ -63,13 +64,16 @@ class Inspector:
         self._elsewhere: list[str] = []
         self._zeros: list[str] = []
         self._is_simulated = False
+        self._digested: dict[str, str] = {}
+        self._polygons: PolygonClasses | None = None
 
     def inspect(self, layout: Layout, is_single: bool) -> Found:
         """All of ``layout``. Of a single file, the name is no part of the digest."""
+        self._look_at_polygons(layout)
         scenes: list[Inspected] = []
         digests: list[tuple[str, ...]] = []
         for entry in layout.entries:
-            fields = {"class": entry.class_name} if entry.class_name else {}
+            fields = {**({"class": entry.class_name} if entry.class_name else {}), **entry.fields}
             if entry.mask is not None:
                 fields["mask"] = entry.mask.name
             name = "" if is_single else entry.image.name.removeprefix(layout.top)
@@ -92,8 +96,29 @@ class Inspector:
 
     def _digests(self, entry: Entry) -> Iterator[str]:
         for file in entry.files:
+            if file.path not in self._digested:  # one file may label every scene
+                with explained(file.name):
+                    self._digested[file.path] = digest_file(file, self._archive)
+            yield self._digested[file.path]
+
+    def _look_at_polygons(self, layout: Layout) -> None:
+        """Find the classes of polygons: those of all files together, since each may lack some."""
+        masks = {entry.mask.path: entry.mask for entry in layout.entries if entry.mask is not None}
+        files = [mask for mask in masks.values() if mask.suffix in VECTOR_SUFFIXES]
+        if not files:
+            return
+        features = [read_labels(file) for file in files]
+        for file, read in zip(files, features, strict=True):
             with explained(file.name):
-                yield digest_file(file, self._archive)
+                if read.are_points:
+                    raise GroundworkError(
+                        "points label chips: put them into one labels.geojson or labels.gpkg"
+                    )
+        declared = self._declared
+        self._polygons = polygon_classes(
+            features, declared.attribute, declared.class_specs, declared.background
+        )
+        self._classes = self._polygons.classes
 
     def _steps(self, entry: Entry) -> Iterator[Entry]:
         """The entry, or one for each time step of a cube."""
@@ -154,7 +179,9 @@ class Inspector:
             raise GroundworkError(found)
         return found
 
-    def _label(self, mask: File, image: Header) -> LabelRaster:
+    def _label(self, mask: File, image: Header) -> Labels:
+        if mask.suffix in VECTOR_SUFFIXES:
+            return self._polygons_on(mask, image)
         with explained(mask.name):
             if mask.suffix in (".jpg", ".jpeg"):
                 raise GroundworkError("JPEG changes the values of a mask: save it as PNG or GeoTIFF")
@@ -168,6 +195,23 @@ class Inspector:
             )
         values = tuple(entry.value for entry in self._classes)
         return LabelRaster(mask.path, mask.name, self._declared.mask_nodata, values)
+
+    def _polygons_on(self, mask: File, image: Header) -> Labels:
+        assert self._polygons is not None  # noqa: S101 - narrows the type: they were looked at first
+        if not image.crs:
+            raise GroundworkError(f"no location, where {mask.name} says where its polygons lie")
+        said = self._polygons
+        return PolygonLabels(
+            mask.path,
+            mask.name,
+            image.crs,
+            image.transform,
+            image.height,
+            image.width,
+            said.attribute,
+            said.codes,
+            said.background,
+        )
 
     def _remarks(self) -> Iterator[str]:
         if self._pointed:

@@ -1,13 +1,13 @@
-"""What the files of a dataset are to each other: scenes, images with masks, pairs of dates, class folders."""
+"""What the files of a dataset are to each other: scenes, labels, pairs of dates, class folders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from domains.contract import GroundworkError
-from domains.geospatial.archives import File, without_top
+from domains.geospatial.archives import LABEL_SUFFIXES, LABELS, File, without_top
 
 IMAGES, MASKS, BEFORE = "images", "masks", "images_before"
 PAIR = ("before", "after")
@@ -21,9 +21,12 @@ class Entry:
 
     image: File
     mask: File | None = None
+    """Labels of its pixels, as a raster or as polygons."""
     before: File | None = None
     """The same ground on an earlier date; only where two dates are asked for."""
     class_name: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """What a table says of it."""
     fault: str = ""
     """Why it cannot be used; empty where it may be."""
 
@@ -43,24 +46,48 @@ class Layout:
     has_masks: bool = False
     has_classes: bool = False
     remarks: tuple[str, ...] = ()
+    labels: File | None = None
+    """Labels of all images in one file."""
 
 
 def recognise(files: Sequence[File], name: str, dates: int = 1) -> Layout:
     """Say what ``files`` of the dataset ``name`` are to each other.
 
-    ``images/`` beside ``masks/`` pairs files of the same name but for the suffix, and so does
-    ``images_before/`` where two ``dates`` are asked for; without masks, one folder per class in ``images/``
-    makes classes. Otherwise one folder per class (two of them or more, nothing beside them) does; otherwise
-    they are scenes. Two rasters ``before`` and ``after`` are a pair. Folders that all files share do not
-    count. Raises GroundworkError where there is no file, or no pair.
+    ``images/`` beside ``masks/`` (or ``labels/``) pairs files of the same name but for the suffix, and so
+    does ``images_before/`` where two ``dates`` are asked for; without masks, one folder per class in
+    ``images/`` makes classes. Otherwise one folder per class (two of them or more, nothing beside them) does;
+    otherwise they are scenes. Two rasters ``before`` and ``after`` are a pair. A file ``labels.csv``,
+    ``labels.geojson`` or ``labels.gpkg`` labels any of them. Folders that all files share do not count.
+    Raises GroundworkError where there is no raster, or no pair.
     """
-    if not files:
-        raise GroundworkError(f"{name} holds no raster: put GeoTIFFs, JPEGs or PNGs in it")
     top, parts = without_top(files)
+    rasters: list[tuple[File, tuple[str, ...]]] = []
+    labels: list[File] = []
+    deeper: list[File] = []
+    for file, part in zip(files, parts, strict=True):
+        if file.suffix not in LABEL_SUFFIXES or (len(part) > 1 and part[0] in (MASKS, LABELS)):
+            rasters.append((file, part))
+        else:
+            (labels if len(part) == 1 else deeper).append(file)
+    if not rasters:
+        raise GroundworkError(f"{name} holds no raster: put GeoTIFFs, JPEGs or PNGs in it")
+    if len(labels) > 1:
+        raise GroundworkError(f"{name} holds {' and '.join(file.name for file in labels)}: keep one of them")
+    found = _recognised([file for file, _ in rasters], [part for _, part in rasters], top, name, dates)
+    remarks = list(found.remarks)
+    if deeper:
+        shown = _shown([file.name for file in deeper])
+        remarks.append(f"{name} holds {shown} beside some of its images, not beside all: left alone.")
+    return replace(found, labels=labels[0] if labels else None, remarks=tuple(remarks))
+
+
+def _recognised(
+    files: Sequence[File], parts: Sequence[tuple[str, ...]], top: str, name: str, dates: int
+) -> Layout:
     folders = {part[0] for part in parts if len(part) > 1}
     if dates > 1 and (pair := _single_pair(files, parts)):
         return Layout((pair,), top)
-    if IMAGES in folders and folders & {MASKS, BEFORE}:
+    if IMAGES in folders and folders & {MASKS, LABELS, BEFORE}:
         return _around_images(files, parts, top, name, dates)
     if dates > 1:
         raise GroundworkError(
@@ -103,14 +130,15 @@ def _around_images(
     files: Sequence[File], parts: Sequence[tuple[str, ...]], top: str, name: str, dates: int
 ) -> Layout:
     found = _Found()
-    kinds = {IMAGES: found.images, MASKS: found.masks, **({BEFORE: found.before} if dates > 1 else {})}
+    masks = MASKS if any(part[0] == MASKS for part in parts) else LABELS
+    kinds = {IMAGES: found.images, masks: found.masks, **({BEFORE: found.before} if dates > 1 else {})}
     for file, part in zip(files, parts, strict=True):
         if len(part) > 1 and part[0] in kinds:
             stem = str(PurePosixPath(*part[1:]).with_suffix(""))
             kinds[part[0]].setdefault(stem, []).append(file)
         else:
             found.others.add(f"{part[0]}/" if len(part) > 1 else part[0])
-    for folder, partners in ((MASKS, found.masks), (BEFORE, found.before)):
+    for folder, partners in ((masks, found.masks), (BEFORE, found.before)):
         _refuse_strangers(found.images, folder, partners, name)
     if dates > 1 and not found.before:
         raise GroundworkError(f"{name} has no folder {BEFORE}/, where two dates are compared")
@@ -162,7 +190,8 @@ def _entry(image: File, stem: str, found: _Found, dates: int, class_name: str) -
         names = " and ".join(file.name for file in several[:2])
         return Entry(image, fault=f"{names} have the same name but for the suffix")
     if found.masks and not masks:
-        return Entry(image, fault=f"no mask of the same name in {MASKS}/")
+        folder = next(iter(found.masks.values()))[0].parts[-2]
+        return Entry(image, fault=f"no mask of the same name in {folder}/")
     if dates > 1 and not before:
         return Entry(image, fault=f"no image of the same name in {BEFORE}/, where two dates are compared")
     return Entry(image, masks[0] if masks else None, before[0] if before else None, class_name)

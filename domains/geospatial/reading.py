@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -11,13 +11,14 @@ from statistics import median
 from domains.contract import GroundworkError, Row, Source, digest_of
 from domains.geospatial import declared as declaring
 from domains.geospatial import stac
-from domains.geospatial.archives import File, list_files, read_text, spelled
+from domains.geospatial.archives import File, digest_file, list_files, read_text, spelled
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
 from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
 from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
 from domains.geospatial.deliveries import alone, gathered
 from domains.geospatial.inspection import Inspected, Inspector
+from domains.geospatial.labelling import Labelling, Points, labelled
 from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
 from domains.geospatial.remote import is_url, locate, suffix_of, without_query
@@ -34,22 +35,46 @@ FEWEST_SCENES = 10
 
 @dataclass(frozen=True)
 class _Chips:
-    """The rows of a source: the chips of each scene, or one reject in its place."""
+    """The rows of a source: the chips of each scene, or those around points; and what cannot be used."""
 
     scenes: tuple[Inspected, ...]
     chip: int
+    labelling: Labelling
 
     def __call__(self) -> Iterator[Row]:
-        index = 0
+        for index, (value, fields) in enumerate(self._values()):
+            place = {ROW: "", COLUMN: ""}
+            if isinstance(value, ChipReference):
+                place = {ROW: str(value.row), COLUMN: str(value.column)}
+            yield Row(index, value, {**fields, **place})
+
+    def _values(self) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
         for inspected in self.scenes:
-            fields = {IMAGE: inspected.name, ROW: "", COLUMN: "", **inspected.fields}
+            fields = {IMAGE: inspected.name, **inspected.fields}
             if inspected.scene is None:
-                yield Row(index, Unreadable(inspected.fault, inspected.name), fields)
-                index += 1
+                yield Unreadable(inspected.fault, inspected.name), fields
+            elif self.labelling.points is None:
+                for place in references(inspected.scene, self.chip):
+                    yield place, fields
+        if self.labelling.points is not None:
+            yield from self._around(self.labelling.points)
+        for stray in self.labelling.strays:
+            yield stray, {IMAGE: stray.original}
+
+    def _around(self, points: Points) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
+        """The chip around each point, on every scene that shows it."""
+        seen: set[int] = set()
+        for inspected in self.scenes:
+            if inspected.scene is None:
                 continue
-            for place in references(inspected.scene, self.chip):
-                yield Row(index, place, {**fields, ROW: str(place.row), COLUMN: str(place.column)})
-                index += 1
+            for number, row, column in points.on(inspected.scene):
+                seen.add(number)
+                half = self.chip // 2
+                fields = {IMAGE: inspected.name, **inspected.fields, **points.fields[number]}
+                yield ChipReference(inspected.scene, row - half, column - half), fields
+        for number in sorted(set(range(len(points.places))) - seen):
+            where = ", ".join(f"{coordinate:.9g}" for coordinate in points.places[number])
+            yield Unreadable("on none of the scenes", where), {IMAGE: "", **points.fields[number]}
 
 
 def open_source(path: Path, spec: RasterEncoding, input_column: str | None = None) -> Source:
@@ -71,7 +96,7 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
         declared = _declared(path, layout.top)
     else:
         layout, declared = _single(path, spec)
-    opened = _Opened(spelled(path.name), spelled(str(path.resolve())), layout, declared, remarks)
+    opened = _Opened(spelled(path.name), spelled(str(path.resolve())), labelled(layout), declared, remarks)
     return _assembled(opened, spec, is_many, path if is_many and path.is_file() else None)
 
 
@@ -92,7 +117,7 @@ def open_document(
     else:
         files = stac.scenes(start, hosts, spec)
     layout = Layout(tuple(Entry(file) for file in files), "")
-    opened = _Opened(name, without_query(start), layout, Declared())
+    opened = _Opened(name, without_query(start), Labelling(layout), Declared())
     return _assembled(opened, spec, len(files) > 1, None)
 
 
@@ -102,33 +127,39 @@ class _Opened:
 
     name: str
     origin: str
-    layout: Layout
+    labelling: Labelling
     declared: Declared
     remarks: tuple[str, ...] = ()
 
 
 def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Path | None) -> Source:
-    layout, declared, name = opened.layout, opened.declared, opened.name
+    labelling, declared, name = opened.labelling, opened.declared, opened.name
+    layout = labelling.layout
     found = Inspector(declared, spec, archive).inspect(layout, is_single=not is_many)
     bands, inspected = _compared(found.scenes, spec)
     usable = [each for each in inspected if each.scene is not None]
     if not usable and not spec.bands:
         raise GroundworkError(_nothing_left(name, inspected))
     scenes = [each.scene for each in usable if each.scene is not None]
+    _refuse_doubtful_points(labelling.points, scenes)
+    digests = [*found.digests, *([digest_file(layout.labels, archive)] if layout.labels else [])]
     split, split_remarks = _split_for(scenes, spec, name)
-    target = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
+    own = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
+    columns = (*([own] if own else []), *labelling.columns)
+    targets = (own,) if layout.has_masks or not labelling.targets else labelling.targets
     return Source(
         name=name,
         origin=opened.origin,
-        digest=digest_of(["rasters", found.digests, declared.model_dump(mode="json")]),
-        columns=(IMAGE, ROW, COLUMN, *((target,) if target else ())),
-        stream=_Chips(tuple(inspected), spec.chip),
+        digest=digest_of(["rasters", digests, declared.model_dump(mode="json")]),
+        columns=(IMAGE, ROW, COLUMN, *dict.fromkeys(columns)),
+        stream=_Chips(tuple(inspected), spec.chip, labelling),
         encoding=spec.model_copy(update={"bands": bands}),
         input_column=IMAGE,
-        targets=(target,) if target else (),
+        targets=targets if any(targets) else (),
         pixel_targets=(LABEL,) if layout.has_masks else (),
         classes={LABEL: found.classes} if found.classes else {},
         split=split,
+        split_columns=labelling.split_columns,
         remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split_remarks),
         simulated=found.is_simulated,
         map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
@@ -182,6 +213,15 @@ def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
     text = next((text for text in texts if text is not None), b"")
     file = File(name, str(path))
     return Layout((Entry(alone(file, spec) or file),), ""), declaring.parse(text)
+
+
+def _refuse_doubtful_points(points: Points | None, scenes: Sequence[Scene]) -> None:
+    systems = {scene.crs for scene in scenes}
+    if points is not None and not points.crs and len(systems) > 1:
+        raise GroundworkError(
+            f"the scenes lie in {len(systems)} systems of coordinates, where points with x and y do "
+            "not say in which they are: give lon and lat"
+        )
 
 
 def _declared(path: Path, top: str) -> Declared:

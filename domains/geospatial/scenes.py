@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -46,6 +47,14 @@ class LabelRaster:
         return labels.astype(np.float32)
 
 
+class Labels(Protocol):
+    """What a scene's pixels are labelled with, however that is written down."""
+
+    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """As ``LabelRaster.read``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scene:
     """One raster. Cheap to pickle: it opens its file anew in each process and thread."""
@@ -62,7 +71,7 @@ class Scene:
     """Affine a, b, c, d, e, f from (column, row) to coordinates; the identity where there is no location."""
     bands: tuple[BandSpec, ...]
     """As found in this file, in file order."""
-    label: LabelRaster | None = None
+    label: Labels | None = None
     before: Scene | None = None
     """The same grid on an earlier date, where the scene is a pair."""
 

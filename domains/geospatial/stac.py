@@ -103,6 +103,11 @@ def _every_item(start: str, reader: Reader) -> Iterator[pystac.Item]:
                 found.set_self_href(href)
                 yield from found.get_items(recursive=True)
             return
+        if not all("assets" in feature for feature in told["features"]):
+            raise GroundworkError(
+                f"{_name(start)} lists features without assets, which are labels and no scenes: put it "
+                "beside the scenes as labels.geojson, and name their folder"
+            )
         for feature in told["features"]:
             yield pystac.Item.from_dict(feature, href=_self_of(feature) or href, preserve_dict=False)
         href = _next(told, href)
