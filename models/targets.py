@@ -59,7 +59,9 @@ def infer_target(
         {class_label(cell) for cell in measured}, key=lambda label: (number_of(label) or 0, label)
     )
     if len(distinct) == 1:
-        raise GroundworkError(f"target {name!r} is constant ({distinct[0]}): there is nothing to learn")
+        others = "; name the others with --target" if kind == "multilabel" else ""
+        fault = f"target {name!r} is constant ({distinct[0]})"
+        raise GroundworkError(f"{fault}: there is nothing to learn{others}")
     if kind == "multilabel" and len(distinct) > 2:
         raise GroundworkError(
             f"target {name!r} holds {len(distinct)} distinct values, where each of several labels is there "

@@ -75,6 +75,8 @@ class File:
     """Path within it, with ``/``, as ``spelled``."""
     path: str
     """What ``opened.open_raster`` opens."""
+    time: str = ""
+    """When it was taken, in ISO 8601, where whoever lists it says so."""
 
     @property
     def parts(self) -> tuple[str, ...]:

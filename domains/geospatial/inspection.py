@@ -23,6 +23,7 @@ from domains.geospatial.plausible import looked_at
 from domains.geospatial.polygons import PolygonClasses, PolygonLabels, polygon_classes, read_labels
 from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
 from domains.geospatial.scenes import LabelRaster, Labels, Scene
+from domains.geospatial.times import time_of_name
 
 LARGEST_SHIFT = 0.1
 """Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
@@ -154,8 +155,17 @@ class Inspector:
             if fault := smaller_than_patch(header.height, header.width, self._spec):
                 raise GroundworkError(fault)
             bands = self._identified(header)
-        height, width = header.height, header.width
-        scene = Scene(image.path, image.name, height, width, header.crs, header.transform, bands)
+        scene = Scene(
+            path=image.path,
+            name=image.name,
+            height=header.height,
+            width=header.width,
+            crs=header.crs,
+            transform=header.transform,
+            bands=bands,
+            # Many programs write the time of the file into its tags: the name goes first.
+            time=image.time or time_of_name(image.name) or header.time,
+        )
         fault, has_zeros = looked_at(scene, header)
         self._is_simulated |= header.is_simulated
         if header.has_control_points:

@@ -105,7 +105,7 @@ def _with_columns(layout: Layout, table: LabelTable) -> Labelling:
     entries = [
         replace(
             entry,
-            fields=rows.get(place, nothing),
+            fields={**entry.fields, **rows.get(place, nothing)},
             fault=entry.fault or ("labelled twice, each time otherwise" if place in twice else ""),
         )
         for place, entry in enumerate(layout.entries)

@@ -8,10 +8,13 @@ from pathlib import PurePosixPath
 
 from domains.contract import GroundworkError
 from domains.geospatial.archives import LABEL_SUFFIXES, LABELS, File, without_top
+from domains.marks import SIDE_OF_WORD
 
 IMAGES, MASKS, BEFORE = "images", "masks", "images_before"
 PAIR = ("before", "after")
 """Names of two files, or of two folders with one scene each, that are a pair by themselves."""
+SPLIT = "split"
+"""What tells the side of an image in a given split."""
 SHOWN = 5
 
 
@@ -45,6 +48,8 @@ class Layout:
     """Folders that all files share, as a prefix of their names."""
     has_masks: bool = False
     has_classes: bool = False
+    has_sides: bool = False
+    """Whether folders say which images are held out."""
     remarks: tuple[str, ...] = ()
     labels: File | None = None
     """Labels of all images in one file."""
@@ -57,15 +62,15 @@ def recognise(files: Sequence[File], name: str, dates: int = 1) -> Layout:
     does ``images_before/`` where two ``dates`` are asked for; without masks, one folder per class in
     ``images/`` makes classes. Otherwise one folder per class (two of them or more, nothing beside them) does;
     otherwise they are scenes. Two rasters ``before`` and ``after`` are a pair. A file ``labels.csv``,
-    ``labels.geojson`` or ``labels.gpkg`` labels any of them. Folders that all files share do not count.
-    Raises GroundworkError where there is no raster, or no pair.
+    ``labels.geojson`` or ``labels.gpkg`` labels any of them. Folders ``train``, ``val`` and ``test`` around
+    all of it say what is held out. Folders that all files share do not count. Raises GroundworkError where there is no raster, or no pair.
     """
     top, parts = without_top(files)
     rasters: list[tuple[File, tuple[str, ...]]] = []
     labels: list[File] = []
     deeper: list[File] = []
     for file, part in zip(files, parts, strict=True):
-        if file.suffix not in LABEL_SUFFIXES or (len(part) > 1 and part[0] in (MASKS, LABELS)):
+        if file.suffix not in LABEL_SUFFIXES or {MASKS, LABELS} & set(part[:-1]):
             rasters.append((file, part))
         else:
             (labels if len(part) == 1 else deeper).append(file)
@@ -73,8 +78,16 @@ def recognise(files: Sequence[File], name: str, dates: int = 1) -> Layout:
         raise GroundworkError(f"{name} holds no raster: put GeoTIFFs, JPEGs or PNGs in it")
     if len(labels) > 1:
         raise GroundworkError(f"{name} holds {' and '.join(file.name for file in labels)}: keep one of them")
-    found = _recognised([file for file, _ in rasters], [part for _, part in rasters], top, name, dates)
+    paths = [part for _, part in rasters]
+    sides = _sides(paths)
+    if sides:
+        paths = [_below_side(part) for part in paths]
+    found = _recognised([file for file, _ in rasters], paths, top, name, dates)
     remarks = list(found.remarks)
+    if sides:
+        side_of = {file.name: side for (file, _), side in zip(rasters, sides, strict=True)}
+        said = [replace(entry, fields={SPLIT: side_of[entry.image.name]}) for entry in found.entries]
+        found = replace(found, entries=tuple(said), has_sides=True)
     if deeper:
         shown = _shown([file.name for file in deeper])
         remarks.append(f"{name} holds {shown} beside some of its images, not beside all: left alone.")
@@ -106,6 +119,18 @@ def _recognised(
             "folder per class: its rasters are taken as scenes without labels."
         )
     return Layout(tuple(Entry(file) for file in files), top, remarks=tuple(remarks))
+
+
+def _sides(parts: Sequence[tuple[str, ...]]) -> list[str]:
+    """The side of the split that the folder of each file names, where all of them do; else nothing."""
+    sides = [part[0] for part in parts if len(part) > 1 and part[0].lower() in SIDE_OF_WORD]
+    return sides if len(sides) == len(parts) and len(set(sides)) > 1 else []
+
+
+def _below_side(part: tuple[str, ...]) -> tuple[str, ...]:
+    """A path as if it were not in the folder of its side: ``train/images/a`` is ``images/train/a``."""
+    side, *rest = part
+    return (rest[0], side, *rest[1:]) if rest[0] in (IMAGES, MASKS, LABELS, BEFORE) else tuple(rest)
 
 
 def _single_pair(files: Sequence[File], parts: Sequence[tuple[str, ...]]) -> Entry | None:

@@ -13,7 +13,7 @@ from domains.geospatial import declared as declaring
 from domains.geospatial import stac
 from domains.geospatial.archives import File, digest_file, list_files, read_text, spelled
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
-from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
+from domains.geospatial.chips import LABEL, ChipReference, references
 from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
 from domains.geospatial.deliveries import alone, gathered
@@ -23,14 +23,13 @@ from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
 from domains.geospatial.remote import is_url, locate, suffix_of, without_query
 from domains.geospatial.scenes import LabelRaster, Scene
+from domains.geospatial.splitting import TIME, suited
 from domains.tables import Unreadable
 
 __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
 
 IMAGE, ROW, COLUMN, CLASS = "image", "row", "column", "class"
 OTHER_ARCHIVES = frozenset((".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst"))
-FEWEST_SCENES = 10
-"""Scenes from which whole ones can be held out where blocks cannot."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class _Chips:
 
     def _values(self) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
         for inspected in self.scenes:
-            fields = {IMAGE: inspected.name, **inspected.fields}
+            fields = _fields(inspected)
             if inspected.scene is None:
                 yield Unreadable(inspected.fault, inspected.name), fields
             elif self.labelling.points is None:
@@ -70,11 +69,16 @@ class _Chips:
             for number, row, column in points.on(inspected.scene):
                 seen.add(number)
                 half = self.chip // 2
-                fields = {IMAGE: inspected.name, **inspected.fields, **points.fields[number]}
+                fields = {**_fields(inspected), **points.fields[number]}
                 yield ChipReference(inspected.scene, row - half, column - half), fields
         for number in sorted(set(range(len(points.places))) - seen):
             where = ", ".join(f"{coordinate:.9g}" for coordinate in points.places[number])
             yield Unreadable("on none of the scenes", where), {IMAGE: "", **points.fields[number]}
+
+
+def _fields(inspected: Inspected) -> dict[str, str]:
+    time = inspected.scene.time if inspected.scene is not None else ""
+    return {IMAGE: inspected.name, **({TIME: time} if time else {}), **inspected.fields}
 
 
 def open_source(path: Path, spec: RasterEncoding, input_column: str | None = None) -> Source:
@@ -143,24 +147,24 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
     scenes = [each.scene for each in usable if each.scene is not None]
     _refuse_doubtful_points(labelling.points, scenes)
     digests = [*found.digests, *([digest_file(layout.labels, archive)] if layout.labels else [])]
-    split, split_remarks = _split_for(scenes, spec, name)
+    split = suited(labelling, inspected, spec.chip, name)
     own = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
-    columns = (*([own] if own else []), *labelling.columns)
+    columns = [own, *labelling.columns, *split.columns.values()]
     targets = (own,) if layout.has_masks or not labelling.targets else labelling.targets
     return Source(
         name=name,
         origin=opened.origin,
         digest=digest_of(["rasters", digests, declared.model_dump(mode="json")]),
-        columns=(IMAGE, ROW, COLUMN, *dict.fromkeys(columns)),
+        columns=(IMAGE, ROW, COLUMN, *dict.fromkeys(filter(None, columns))),
         stream=_Chips(tuple(inspected), spec.chip, labelling),
         encoding=spec.model_copy(update={"bands": bands}),
         input_column=IMAGE,
         targets=targets if any(targets) else (),
         pixel_targets=(LABEL,) if layout.has_masks else (),
         classes={LABEL: found.classes} if found.classes else {},
-        split=split,
-        split_columns=labelling.split_columns,
-        remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split_remarks),
+        split=split.method,
+        split_columns=split.columns,
+        remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
         map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
     )
@@ -280,16 +284,3 @@ def _nothing_left(name: str, scenes: Sequence[Inspected]) -> str:
         return only.fault if only.fault.startswith(only.name) else f"{only.name}: {only.fault}"
     first = scenes[0]
     return f"none of the {len(scenes)} rasters of {name} can be used; {first.name}: {first.fault}"
-
-
-def _split_for(scenes: Sequence[Scene], spec: RasterEncoding, name: str) -> tuple[str, tuple[str, ...]]:
-    """The split that suits where blocks on the ground cannot be told, and what to know of it."""
-    if not scenes or any(scene.crs for scene in scenes):
-        return "", ()
-    has_several_chips = any(count_chips(scene, spec.chip) > 1 for scene in scenes)
-    if has_several_chips and len(scenes) >= FEWEST_SCENES:
-        return "scene", (f"No scene of {name} has a location: whole scenes are held out for the test.",)
-    return "random", (
-        f"No scene of {name} has a location: test chips are drawn at random, and may lie beside training "
-        "chips.",
-    )

@@ -74,6 +74,8 @@ class Scene:
     label: Labels | None = None
     before: Scene | None = None
     """The same grid on an earlier date, where the scene is a pair."""
+    time: str = ""
+    """When it was taken, in ISO 8601; empty where nothing says so."""
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> np.ndarray:
         """Pixels of a window, float32 [bands, height, width], in the units and the order of ``bands``.

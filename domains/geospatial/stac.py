@@ -160,7 +160,8 @@ def _scene(item: pystac.Item, reader: Reader, spec: RasterEncoding) -> File:
                 members[meaning.name] = _member(reader.raster(href), place, meaning, band, item)
     if not members:
         raise GroundworkError(f"item {item.id} has no asset that says which bands it holds")
-    return File(item.id, stacked(list(members.values()), quality, spec).path)
+    time = item.datetime.isoformat() if item.datetime else ""
+    return File(item.id, stacked(list(members.values()), quality, spec).path, time)
 
 
 def _sensor(item: pystac.Item) -> str:

@@ -1,4 +1,4 @@
-"""What a dataset of rasters says decides what is learnt from it: changes between two dates."""
+"""What a dataset of rasters says decides what is learnt from it: changes, several labels, points."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from rasterio.transform import from_origin
@@ -113,3 +114,58 @@ def test_a_pair_becomes_a_map_of_what_has_changed(
         assert (file.read(1) == burnt[0]).mean() > 0.8
     with pytest.raises(GroundworkError, match=r"name a folder that holds before\.tif and after\.tif"):
         run("predict", module_home, model="changed", dataset=str(scene))
+
+
+# ------------------------------------------------------------------------------------------- several labels
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chips on which red says one label, the near infrared another; the table holds the last back."""
+    folder = tmp_path_factory.mktemp("data") / "tiles"
+    random = np.random.default_rng(0)
+    lines = ["path,labels,split"]
+    for index in range(60):
+        bright = random.random(2) < 0.5
+        level = np.where(bright, 4000, 800)[:, None, None] + random.normal(0, 200, (2, 16, 16))
+        write(folder / f"{index:02}.tif", level.clip(100).astype(np.uint16), BANDS, index)
+        names = [name for name, there in zip(("soil", "plants"), bright, strict=True) if there]
+        side = "test" if index >= 48 else "val" if index >= 40 else "train"
+        lines.append(f"{index:02}.tif,{'|'.join([*names, 'land'][: len(names) + index % 2])},{side}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_several_labels_are_learnt_together(module_home: Home, tiles: Path) -> None:
+    asked = {"task": "multilabel", "split": "given", "target": ["soil", "plants"]}
+    made = finetune(module_home, tiles, name="tiles", epochs=15, **asked)
+    figures = mlflow.MlflowClient().get_run(made.run_id).data.metrics
+    assert (made.tags["metric"], figures["test_auroc"] > 0.9) == ("auroc", True)
+    assert {"test_auprc", "test_f1", "floor_image_statistics___random_forest_f1"} <= set(figures)
+    answers = pd.read_parquet(run("predict", module_home, model="tiles", dataset=str(tiles)).path)
+    assert {"soil_prediction", "plants_prediction", "status"} <= set(answers.columns)
+    said = mlflow.artifacts.load_text(f"runs:/{made.run_id}/rejects.csv")
+    assert "no label" in said
+
+
+def test_what_has_more_than_two_classes_is_no_multilabel(module_home: Home, tiles: Path) -> None:
+    with pytest.raises(GroundworkError, match="holds 3 distinct values, where each of several labels"):
+        finetune(module_home, tiles, task="multilabel", target=["split"], name="no")
+
+
+# -------------------------------------------------------------------------------------------- split by time
+
+
+def test_scenes_are_split_by_when_they_were_taken(module_home: Home, fires: Path, tmp_path: Path) -> None:
+    for month in range(1, 13):
+        for kind in ("images", "masks"):
+            target = tmp_path / f"fires/{kind}/fire_2020{month:02}15.tif"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((fires / f"{kind}/{month:02}.tif").read_bytes())
+    finetune(module_home, tmp_path / "fires", split="time", mode="probe", name="times", epochs=1)
+    version, predictor = registry.load("times")
+    task = predictor.contract.task
+    assert task is not None
+    assert (task.split.method, task.split.column) == ("time", "time")
+    answered = mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/test_predictions.parquet")
+    assert set(pd.read_parquet(answered)["row"] // 4) == {11}  # four chips of a scene, in order of months
