@@ -97,8 +97,9 @@ class Geospatial:
 
     def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         """What a chip looks like on the whole."""
-        bands = len(cast(RasterEncoding, spec).bands)
-        return (TargetSpec(STATISTICS, "sample", "reals", floors.count_statistics(bands)),)
+        its = cast(RasterEncoding, spec)
+        count = floors.count_statistics(len(its.bands), its.dates)
+        return (TargetSpec(STATISTICS, "sample", "reals", count),)
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
         return {STATISTICS: floors.image_statistics(record)}

@@ -79,9 +79,10 @@ def _statistics(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def count_statistics(bands: int) -> int:
-    """How many numbers ``image_statistics`` gives of a chip of so many bands."""
-    return (2 + len(QUANTILES) + 2) * bands + 3 * len(_pairs(bands))
+def count_statistics(bands: int, dates: int = 1) -> int:
+    """How many numbers ``image_statistics`` gives of a chip of so many bands and dates."""
+    of_one = (2 + len(QUANTILES) + 2) * bands + 3 * len(_pairs(bands))
+    return of_one * (dates + 1 if dates > 1 else 1)
 
 
 def _pairs(bands: int) -> list[tuple[int, int]]:

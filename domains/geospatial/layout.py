@@ -63,7 +63,8 @@ def recognise(files: Sequence[File], name: str, dates: int = 1) -> Layout:
     ``images/`` makes classes. Otherwise one folder per class (two of them or more, nothing beside them) does;
     otherwise they are scenes. Two rasters ``before`` and ``after`` are a pair. A file ``labels.csv``,
     ``labels.geojson`` or ``labels.gpkg`` labels any of them. Folders ``train``, ``val`` and ``test`` around
-    all of it say what is held out. Folders that all files share do not count. Raises GroundworkError where there is no raster, or no pair.
+    all of it say what is held out. Folders that all files share do not count. Raises
+    GroundworkError where there is no raster, or no pair.
     """
     top, parts = without_top(files)
     rasters: list[tuple[File, tuple[str, ...]]] = []

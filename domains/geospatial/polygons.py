@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import rasterio
 from rasterio import Affine
 from rasterio.features import bounds, rasterize
 from rasterio.warp import transform_bounds, transform_geom
@@ -21,6 +22,8 @@ from domains.geospatial.vectors import LARGEST, Features, read_features
 
 ATTRIBUTES = ("class", "label", "category")
 """Properties that name the class of a polygon, where a ``bands.yaml`` names none."""
+Shape = tuple[Mapping[str, Any], int]
+"""A polygon as GeoJSON has it, and its code."""
 LARGEST_CODE = 65535
 """Classes are drawn as uint16, 0 for none."""
 
@@ -64,10 +67,10 @@ class PolygonLabels:
         if near:
             values = np.array([nothing, *(value for _, value in self.codes)], np.float32)
             # Of two polygons the later is drawn over the earlier one.
-            lowest, highest = (
-                rasterize(order, (height, width), transform=to_ground, fill=0, dtype=np.uint16)
-                for order in (near[::-1], near)
-            )
+            with rasterio.Env():
+                highest = _burnt(near, (height, width), to_ground)
+                is_one = near[0][1] == near[-1][1]
+                lowest = highest if is_one else _burnt(near[::-1], (height, width), to_ground)
             labels = np.where(lowest == highest, values[highest], np.float32(np.nan))
         rows, columns = row + np.arange(height), column + np.arange(width)
         labels[(rows < 0) | (rows >= self.height)] = np.nan
@@ -75,14 +78,18 @@ class PolygonLabels:
         return labels
 
 
+def _burnt(shapes: Sequence[Shape], size: tuple[int, int], to_ground: Affine) -> np.ndarray:
+    return rasterize(shapes, size, transform=to_ground, fill=0, dtype=np.uint16)
+
+
 class _Shapes:
     """Polygons in the CRS of a scene, with their codes, in the order of these."""
 
-    def __init__(self, polygons: Sequence[tuple[Mapping[str, Any], int]]) -> None:
+    def __init__(self, polygons: Sequence[Shape]) -> None:
         self._polygons = sorted(polygons, key=lambda each: each[1])
         self._boxes = np.array([bounds(geometry) for geometry, _ in self._polygons]).reshape(-1, 4)
 
-    def near(self, left: float, low: float, right: float, high: float) -> list[tuple[Mapping[str, Any], int]]:
+    def near(self, left: float, low: float, right: float, high: float) -> list[Shape]:
         """Those whose boxes touch a box."""
         west, south, east, north = self._boxes.T
         touches = (west <= right) & (east >= left) & (south <= high) & (north >= low)

@@ -22,7 +22,7 @@ from models import registry
 from models.registry import Version
 
 GEOSPATIAL = load_domain("geospatial")
-BANDS = ("B4", "B8")
+BANDS = ("B3", "B4", "B8")
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 CHIP = {"chip": 16, "patch": 8, "batch_size": 8}
 SIDE, SCENES = 32, 14
@@ -63,13 +63,13 @@ def finetune(home: Home, folder: Path, **values: Any) -> Version:
 
 
 def fire(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Before and after, uint16 [2, 32, 32], and where it burnt. What is dark in both was dark before."""
+    """Before and after, uint16 [3, 32, 32], and where it burnt. What is dark in both was dark before."""
     random = np.random.default_rng(seed)
-    before = np.where(random.random((SIDE, 1)) < 0.5, 1200, 2600) + random.normal(0, 100, (2, SIDE, SIDE))
+    before = np.where(random.random((SIDE, 1)) < 0.5, 1200, 2600) + random.normal(0, 100, (3, SIDE, SIDE))
     burnt = np.zeros((SIDE, SIDE), bool)
     top, left = random.integers(0, SIDE // 2, 2)
     burnt[top : top + 16, left : left + 16] = True
-    after = np.where(burnt, before * 0.4, before) + random.normal(0, 50, (2, SIDE, SIDE))
+    after = np.where(burnt, before * 0.4, before) + random.normal(0, 50, (3, SIDE, SIDE))
     return before.clip(100).astype(np.uint16), after.clip(100).astype(np.uint16), burnt.astype(np.uint8)[None]
 
 
@@ -100,6 +100,18 @@ def test_a_change_is_learnt_from_pairs_beside_its_floor(changed: Version) -> Non
     assert predictor.spec.dates == 2  # type: ignore[attr-defined]
 
 
+def test_a_change_of_a_whole_chip_is_its_class(module_home: Home, fires: Path, tmp_path: Path) -> None:
+    for index in range(1, SCENES):
+        for kind in ("images", "images_before"):
+            # Of every other pair nothing has changed: the earlier date is both.
+            name = f"images_before/{index:02}.tif" if index % 2 else f"{kind}/{index:02}.tif"
+            target = tmp_path / f"set/{kind}/{'same' if index % 2 else 'burnt'}/{index:02}.tif"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((fires / name).read_bytes())
+    made = finetune(module_home, tmp_path / "set", task="change", split="scene", name="whole", epochs=2)
+    assert (made.tags["metric"], made.tags["task"]) == ("auroc", "binary")
+
+
 def test_a_pair_becomes_a_map_of_what_has_changed(
     changed: Version, fires: Path, module_home: Home, tmp_path: Path
 ) -> None:
@@ -127,7 +139,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["path,labels,split"]
     for index in range(60):
         bright = random.random(2) < 0.5
-        level = np.where(bright, 4000, 800)[:, None, None] + random.normal(0, 200, (2, 16, 16))
+        level = np.where([False, *bright], 4000, 800)[:, None, None] + random.normal(0, 200, (3, 16, 16))
         write(folder / f"{index:02}.tif", level.clip(100).astype(np.uint16), BANDS, index)
         names = [name for name, there in zip(("soil", "plants"), bright, strict=True) if there]
         side = "test" if index >= 48 else "val" if index >= 40 else "train"

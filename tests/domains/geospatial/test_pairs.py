@@ -188,6 +188,10 @@ def test_floors_see_both_dates_and_what_grew(tmp_path: Path) -> None:
         np.testing.assert_allclose(later, single, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(growth, later - earlier, rtol=1e-3, atol=1e-2)
         assert np.abs(growth).max() > 0
+    (computed,) = GEOSPATIAL.computed(opened(folder, dates=2).encoding)
+    assert GEOSPATIAL.describe(record, opened(folder, dates=2).encoding)[computed.name].shape == (
+        computed.size,
+    )
 
 
 @pytest.mark.skipif(not FIRES.is_dir(), reason="the shared rasters are not at hand")
