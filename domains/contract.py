@@ -131,6 +131,8 @@ class Source:
     """Classes of a target in code order, where the source declares them; other values are faults then."""
     split: str = ""
     """Split method that suits these rows where none is asked for; empty = the domain's first."""
+    split_columns: Mapping[str, str] = field(default_factory=dict)
+    """Column that decides in a split by ``time`` or ``given``, where the source knows it."""
     remarks: tuple[str, ...] = ()
     """What whoever learns from these rows must know, in whole sentences: said, and kept with the run."""
     simulated: bool = False
@@ -165,8 +167,9 @@ TargetKind = Literal["regression", "binary", "multiclass"]
 
 TargetLevel = Literal["sample", "pixel"]
 
-TaskName = Literal["regression", "classification", "segmentation"]
-"""What a user asks for: numbers, a class for each record, a class for each pixel."""
+TaskName = Literal["regression", "classification", "multilabel", "segmentation", "change"]
+"""What a user asks for: numbers, a class for each record, several that each hold or not, a class for each
+pixel, or what became otherwise between two dates, of a record or of each pixel."""
 
 Transform = Literal["none", "log10", "pIC50"]
 """What is learnt of the numbers in a column: themselves, their decimal logarithm, or −log10(mol/L)."""
@@ -378,6 +381,15 @@ class WrittenMap:
     """PNG with a legend, at most about a thousand pixels wide."""
     shares: Mapping[str, float]
     """Share of the pixels with an answer by class; empty for a regression."""
+
+
+@runtime_checkable
+class ReadsForTask(Protocol):
+    """A domain whose records hold more for some tasks than for others."""
+
+    def encoding_for(self, task: TaskName, spec: EncodingSpec) -> EncodingSpec:
+        """``spec``, as what is to be opened for ``task`` must be read (a change shows on two dates)."""
+        ...
 
 
 @runtime_checkable

@@ -10,7 +10,8 @@ import numpy as np
 from domains.contract import GroundworkError, SplitSpec
 from domains.splits import SIDES, numbered
 
-_SIDE_OF_WORD = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+SIDE_OF_WORD = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+"""Place in ``SIDES`` by the words that stand for a side."""
 _EXPECTED = {
     "given": "train, val (or valid) or test",
     "time": "a date (2024-01-31) or a number",
@@ -28,7 +29,7 @@ def read_marks(cells: Sequence[str], spec: SplitSpec) -> np.ndarray:
     """
     texts = [cell.strip() for cell in cells]
     if spec.method == "given":
-        read = [float(_SIDE_OF_WORD.get(text.lower(), np.nan)) for text in texts]
+        read = [float(SIDE_OF_WORD.get(text.lower(), np.nan)) for text in texts]
     else:
         numbers, dates = [_number(text) for text in texts], [_date(text) for text in texts]
         are_dates = any(

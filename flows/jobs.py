@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from domains.contract import Domain, EncodingSpec, Reject, Source
+from domains.contract import Domain, EncodingSpec, ReadsForTask, Reject, Source
 from domains.store import Store
 from flows.home import Home
 from flows.journal import Journal
@@ -35,7 +35,7 @@ class Job:
     def prepare(cls, kind: Kind, domain: Domain, settings: FlowSettings, home: Home, journal: Journal) -> Job:
         """Open the rows that the settings name. Raises GroundworkError when that cannot be done."""
         connect(home)
-        encoding = settings.part(domain.encoding)
+        encoding = _asked_encoding(domain, settings)
         source = open_source(domain, settings.part(DataSettings), encoding, home, trusted=journal.trusted)
         for remark in source.remarks:
             journal.say(remark)
@@ -94,6 +94,14 @@ def training_run(job: Job) -> Iterator[TrainingRun]:
             tracked.log_parameters(job.settings.model_dump(exclude={"pasted", "resume"}))
             yield TrainingRun(job, folder, tracked, resume)
         folder.finish()
+
+
+def _asked_encoding(domain: Domain, settings: FlowSettings) -> EncodingSpec:
+    encoding = settings.part(domain.encoding)
+    task = settings.model_dump().get("task", "auto")
+    if task == "auto" or not isinstance(domain, ReadsForTask):
+        return encoding
+    return domain.encoding_for(task, encoding)
 
 
 def _default_name(source: Source) -> str:

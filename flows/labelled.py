@@ -123,7 +123,7 @@ def chosen_split(
 
 
 def _split_column(source: Source, settings: TaskSettings, method: str) -> str:
-    column = settings.split_column
+    column = settings.split_column or source.split_columns.get(method, "")
     if method not in COLUMN_METHODS:
         if column:
             raise GroundworkError(

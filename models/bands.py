@@ -66,7 +66,8 @@ def measure(samples: Sequence[Sample], columns: Sequence[int], bands: Sequence[B
     chance = np.random.default_rng(0)
     taken = [np.empty((len(columns), 0), np.float32)]
     for place in np.sort(chance.permutation(len(samples))[:MEASURED_SAMPLES]):
-        pixels = np.asarray(samples[int(place)]["pixels"])[list(columns)].reshape(len(columns), -1)
+        pixels = np.asarray(samples[int(place)]["pixels"]).take(columns, axis=-3)  # dates may lie before
+        pixels = np.moveaxis(pixels, -3, 0).reshape(len(columns), -1)
         taken.append(pixels[:, chance.permutation(pixels.shape[1])[:MEASURED_PIXELS]])
     statistics = np.empty((len(columns), 2))
     for row, values in enumerate(np.concatenate(taken, axis=1)):

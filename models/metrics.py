@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
 from domains.contract import Target
 
@@ -19,7 +19,7 @@ HIGHER_IS_BETTER = {"heldout_loss": False, "mae": False, "auroc": True, "accurac
 def target_metrics(target: Target, truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Metrics of one target: truth [n], predicted [n, outputs]; empty where none can be computed.
 
-    AUROC and average precision need both classes among the measured rows.
+    AUROC and average precision need both classes among the measured rows, F1 the second one.
     """
     measured = np.isfinite(truth)
     truth, predicted = truth[measured], predicted[measured]
@@ -33,7 +33,10 @@ def target_metrics(target: Target, truth: np.ndarray, predicted: np.ndarray) -> 
             figures["r2"] = 1 - float(np.sum(error**2)) / spread
         return figures
     if target.kind == "binary":
-        figures = {"accuracy": float(np.mean((predicted[:, 0] >= 0.5) == (truth > 0.5)))}
+        answered = predicted[:, 0] >= 0.5
+        figures = {"accuracy": float(np.mean(answered == (truth > 0.5)))}
+        if truth.any():
+            figures["f1"] = float(f1_score(truth > 0.5, answered, zero_division=0))
         if 0 < truth.mean() < 1:
             figures["auroc"] = float(roc_auc_score(truth, predicted[:, 0]))
             figures["auprc"] = float(average_precision_score(truth, predicted[:, 0]))
@@ -48,6 +51,8 @@ def target_metrics(target: Target, truth: np.ndarray, predicted: np.ndarray) -> 
 def task_metrics(targets: Sequence[Target], truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Metrics averaged over the targets on which each can be computed.
 
+    Of several binary targets these are the macro averages of multi-label classification, ``auprc`` its mean
+    average precision (mAP).
     truth [n, targets], predicted [n, outputs of all targets side by side].
     """
     collected: dict[str, list[float]] = {}

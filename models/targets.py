@@ -28,7 +28,8 @@ def infer_target(
     (``>10``) is a regression target, unless the numbers are exactly 0 and 1, which make it binary, or all are
     bounds; any other column is a classification target, binary with two distinct texts and multiclass with
     3 to 100. A classification target by request takes its distinct cells as classes. Empty cells and
-    ``nan`` are not measured. ``unit`` is that of the cells; with a ``transform`` the target's is another one.
+    ``nan`` are not measured. ``multilabel`` wants two classes, and ``change`` is a classification.
+    ``unit`` is that of the cells; with a ``transform`` the target's is another one.
     Raises GroundworkError for a column that is empty, constant or neither.
     """
     measured = [cell.strip() for cell in cells if not is_missing(cell)]
@@ -58,7 +59,14 @@ def infer_target(
         {class_label(cell) for cell in measured}, key=lambda label: (number_of(label) or 0, label)
     )
     if len(distinct) == 1:
-        raise GroundworkError(f"target {name!r} is constant ({distinct[0]}): there is nothing to learn")
+        others = "; name the others with --target" if kind == "multilabel" else ""
+        fault = f"target {name!r} is constant ({distinct[0]})"
+        raise GroundworkError(f"{fault}: there is nothing to learn{others}")
+    if kind == "multilabel" and len(distinct) > 2:
+        raise GroundworkError(
+            f"target {name!r} holds {len(distinct)} distinct values, where each of several labels is there "
+            "or not: write 0 or 1, or use --task classification"
+        )
     if len(distinct) > MOST_CLASSES:
         raise GroundworkError(
             f"target {name!r} has {len(distinct)} distinct values, more than {MOST_CLASSES} classes: "
@@ -90,11 +98,12 @@ def pixel_target(
     """Say what a label raster is, from its distinct ``values`` [k] or the classes it declares.
 
     The rule of ``auto``: whole numbers, up to a hundred of them, are classes; anything else is a
-    regression target. Raises GroundworkError for a raster that is constant or neither.
+    regression target. ``change`` is a segmentation. Raises GroundworkError for a raster that is
+    constant or neither.
     """
     values = np.unique(values[np.isfinite(values)])
     are_classes = bool(declared) or (len(values) <= MOST_CLASSES and bool((values == np.round(values)).all()))
-    if kind == "classification":
+    if kind in ("classification", "multilabel"):
         raise GroundworkError(f"{name!r} has a value for each pixel: use --task segmentation")
     if len(values) < 2:
         shown = f"only the value {values[0]:g}" if len(values) else "no value"

@@ -50,7 +50,7 @@ class Geospatial:
     split_methods = blocks.SPLIT_METHODS
     corpus = "simulated-scenes"
     yardstick = ""
-    tasks: tuple[TaskName, ...] = ("classification", "segmentation", "regression")
+    tasks: tuple[TaskName, ...] = ("classification", "multilabel", "segmentation", "regression", "change")
     shard_rows = 512
     formats: Mapping[str, str] = archives.FORMATS
     documents = (".json", ".geojson")
@@ -63,6 +63,10 @@ class Geospatial:
 
     def open(self, path: Path, spec: EncodingSpec, input_column: str | None = None) -> Source:
         return reading.open_source(path, cast(RasterEncoding, spec), input_column)
+
+    def encoding_for(self, task: TaskName, spec: EncodingSpec) -> EncodingSpec:
+        """A change is seen on two dates; see ``domains.contract.ReadsForTask``."""
+        return spec.model_copy(update={"dates": 2}) if task == "change" else spec
 
     def open_document(
         self,
@@ -94,8 +98,9 @@ class Geospatial:
 
     def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         """What a chip looks like on the whole."""
-        bands = len(cast(RasterEncoding, spec).bands)
-        return (TargetSpec(STATISTICS, "sample", "reals", floors.count_statistics(bands)),)
+        its = cast(RasterEncoding, spec)
+        count = floors.count_statistics(len(its.bands), its.dates)
+        return (TargetSpec(STATISTICS, "sample", "reals", count),)
 
     def describe(self, record: Record, spec: EncodingSpec) -> Sample:
         return {STATISTICS: floors.image_statistics(record)}

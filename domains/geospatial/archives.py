@@ -15,7 +15,7 @@ from typing import IO
 from domains.contract import GroundworkError
 from domains.geospatial.cube_files import STORE, STORE_MARKS, is_store, store_files
 from domains.geospatial.images import IMAGE_FORMATS, SmallImage
-from domains.geospatial.opened import ARCHIVE_END, member_path, open_archive, open_raster
+from domains.geospatial.opened import ARCHIVE, ARCHIVE_END, member_path, open_archive, open_raster
 from domains.geospatial.rasters import explained
 from domains.geospatial.remote import is_url, locate
 from domains.geospatial.sidecars import digest_beside
@@ -27,11 +27,28 @@ LARGEST_UNPACKED = 1 << 38
 """Bytes of an archive once unpacked, 256 GiB: every byte is read once for its digest."""
 BESIDE = frozenset(
     (
-        *(".csv", ".geojson", ".html", ".json", ".md", ".pdf", ".rst", ".sha256", ".tsv", ".txt", ".xml"),
+        *(
+            ".csv",
+            ".geojson",
+            ".gpkg",
+            ".html",
+            ".json",
+            ".md",
+            ".pdf",
+            ".rst",
+            ".sha256",
+            ".tsv",
+            ".txt",
+            ".xml",
+        ),
         *(".hdr", ".jgw", ".msk", ".ovr", ".pgw", ".prj", ".tfw", ".wld", ".yaml", ".yml"),
     )
 )
 """Suffixes of what lies beside rasters and is none."""
+LABELS = "labels"
+"""Name of a file that labels what lies beside it, without its suffix; or of a folder of vector files."""
+VECTOR_SUFFIXES = (".geojson", ".gpkg")
+LABEL_SUFFIXES = (".csv", *VECTOR_SUFFIXES)
 FORMATS = {
     ".zip": "application/zip",
     ".tif": "image/tiff",
@@ -58,6 +75,8 @@ class File:
     """Path within it, with ``/``, as ``spelled``."""
     path: str
     """What ``opened.open_raster`` opens."""
+    time: str = ""
+    """When it was taken, in ISO 8601, where whoever lists it says so."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -69,9 +88,9 @@ class File:
 
 
 def list_files(path: Path) -> list[File]:
-    """Files of a folder or zip archive that may be rasters, sorted by name.
+    """Files of a folder or zip archive that may be rasters, or labels of them, sorted by name.
 
-    Hidden files and what usually lies beside rasters are left out. Raises GroundworkError for an archive
+    Hidden files and what else lies beside rasters are left out. Raises GroundworkError for an archive
     that is damaged, too large once unpacked, or names files outside itself.
     """
     with explained(path.name):
@@ -96,6 +115,19 @@ def read_text(path: Path, name: str, largest: int) -> bytes | None:
         if size > largest:
             raise GroundworkError(f"{name} holds {size:,} bytes; at most {largest:,} are read")
         return file.read_bytes() if path.is_dir() else archive.read(name)
+
+
+def read_path(path: str, largest: int) -> bytes:
+    """The content of a file, or of a member of an archive, as ``File.path`` names it.
+
+    Raises GroundworkError where it is larger than ``largest``, or is no file here.
+    """
+    archive, _, member = path.removeprefix(ARCHIVE).partition(ARCHIVE_END)
+    is_member = path.startswith(ARCHIVE)
+    size = open_archive(archive).getinfo(member).file_size if is_member else os.path.getsize(path)
+    if size > largest:
+        raise GroundworkError(f"it holds {size:,} bytes; at most {largest:,} are read")
+    return open_archive(archive).read(member) if is_member else Path(path).read_bytes()
 
 
 def digest_file(file: File, archive: Path | None) -> str:
@@ -202,7 +234,11 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes | None:
 
 
 def _is_beside(file: File) -> bool:
-    return any(_is_hidden(part) for part in file.parts) or file.suffix in BESIDE
+    if any(_is_hidden(part) for part in file.parts):
+        return True
+    is_label = file.suffix in LABEL_SUFFIXES and PurePosixPath(file.name).stem == LABELS
+    is_labels = file.suffix in VECTOR_SUFFIXES and bool({LABELS, "masks"} & set(file.parts[:-1]))
+    return file.suffix in BESIDE and not is_label and not is_labels
 
 
 def _is_hidden(name: str) -> bool:

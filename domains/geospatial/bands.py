@@ -102,6 +102,8 @@ class RasterEncoding(EncodingSpec):
         description="How bands of coarser pixels are brought to the finest of their product; no = refused.",
     )
     bands: tuple[BandSpec, ...] = Field(default=(), json_schema_extra=FROM_DATA)
+    dates: int = Field(default=1, ge=1, le=2, json_schema_extra=FROM_DATA)
+    """Of one place in a sample: two where a change is asked for, else one."""
 
     @model_validator(mode="after")
     def _divides(self) -> RasterEncoding:

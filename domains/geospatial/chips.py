@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
@@ -22,7 +22,7 @@ from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.identifying import identify
 from domains.geospatial.images import SmallImage
 from domains.geospatial.rasters import IDENTITY, Raster, explained
-from domains.geospatial.scenes import LabelRaster, Scene
+from domains.geospatial.scenes import Labels, Scene, both_dates
 from domains.geospatial.sensors import by_layout
 from domains.tables import Unreadable
 
@@ -49,16 +49,22 @@ class Chip:
     """A chip as read."""
 
     pixels: np.ndarray
-    """float32 [bands, chip, chip] in the units of the encoding's bands; NaN = no data or beyond the scene."""
+    """float32 [bands, chip, chip] in the units of the encoding's bands; NaN = no data or beyond the scene.
+    Of two dates [2, bands, chip, chip], the earlier first."""
     scene: str
     row: int
     column: int
     crs: str
     transform: tuple[float, ...]
     """Affine of the chip's own pixels; the identity where there is no location."""
-    label: LabelRaster | None = None
+    label: Labels | None = None
     bands: tuple[BandSpec, ...] = ()
-    """What the first axis of ``pixels`` holds."""
+    """What the axis of bands of ``pixels`` holds."""
+
+    @property
+    def dates(self) -> np.ndarray:
+        """``pixels`` as float32 [dates, bands, chip, chip], however many dates there are."""
+        return self.pixels if self.pixels.ndim == 4 else self.pixels[None]
 
 
 def references(scene: Scene, chip: int) -> Iterator[ChipReference]:
@@ -78,6 +84,8 @@ def count_chips(scene: Scene, chip: int) -> int:
 
 def read(row: Row, spec: RasterEncoding) -> Record | Reject:
     """The pixels of one row: a ``ChipReference``, or an image of at most a chip as a data URI.
+
+    Of two dates, two such URIs with a space between them, the earlier first.
 
     The identity is a digest of the pixels, so that equal chips are one thing wherever they lie.
     """
@@ -100,7 +108,7 @@ def read(row: Row, spec: RasterEncoding) -> Record | Reject:
 
 
 def identity_of(pixels: np.ndarray) -> str:
-    """Digest of pixels float32 [bands, h, w], 16 hex digits; every NaN counts as the same."""
+    """Digest of pixels float32, 16 hex digits; every NaN counts as the same."""
     missing = np.isnan(pixels)
     canonical = np.where(missing, np.float32("nan"), pixels) if missing.any() else pixels
     digest = xxhash.xxh3_64(str(pixels.shape).encode())  # as fast as memory: it tells chips apart, no more
@@ -109,7 +117,7 @@ def identity_of(pixels: np.ndarray) -> str:
 
 
 def encode(record: Record) -> Sample:
-    """``pixels`` float32 [bands, chip, chip], NaN where there is no data."""
+    """``pixels`` float32 [bands, chip, chip], or [2, bands, chip, chip]; NaN where there is no data."""
     return {"pixels": record.value.pixels}
 
 
@@ -141,6 +149,19 @@ def _chip_at(place: ChipReference, spec: RasterEncoding) -> Chip:
 def _chip_of_text(text: str, spec: RasterEncoding) -> Chip:
     if len(text) > LARGEST_TEXT:
         raise GroundworkError(f"{len(text):,} characters; at most {LARGEST_TEXT:,} are read")
+    if spec.dates == 1:
+        return _chip_of_uri(text, spec)
+    images = text.split()
+    if len(images) != spec.dates:
+        raise GroundworkError(
+            f"{len(images)} images where {spec.dates} dates are compared: send them with a space between, "
+            "the earlier first"
+        )
+    before, after = (_chip_of_uri(image, spec) for image in images)
+    return replace(after, pixels=both_dates(before.pixels, after.pixels))
+
+
+def _chip_of_uri(text: str, spec: RasterEncoding) -> Chip:
     head = DATA_URI.match(text)
     if head is None:
         raise GroundworkError(
@@ -196,12 +217,16 @@ def smaller_than_patch(height: int, width: int, spec: RasterEncoding) -> str:
 
 
 def example(spec: RasterEncoding) -> tuple[str, ...]:
-    """Two small GeoTIFFs as data URIs, valid for models of ``spec``: a ramp and a chessboard."""
+    """Two small GeoTIFFs as data URIs, valid for models of ``spec``: a ramp and a chessboard, or both ways
+    that one can follow the other."""
     bands = spec.bands or by_layout("rgb", 3)
     rows, columns = np.mgrid[: spec.chip, : spec.chip]
     ramp = (rows + columns) / (2 * spec.chip)
     chessboard = ((rows // spec.patch + columns // spec.patch) % 2) * 0.5 + 0.25
-    return tuple(_data_uri(share, bands) for share in (ramp, chessboard))
+    images = [_data_uri(share, bands) for share in (ramp, chessboard)]
+    if spec.dates == 1:
+        return tuple(images)
+    return " ".join(images), " ".join(reversed(images))
 
 
 def _data_uri(share: np.ndarray, bands: Sequence[BandSpec]) -> str:

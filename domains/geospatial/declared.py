@@ -46,11 +46,16 @@ class DeclaredClass(_Strict):
 
 
 class Declared(_Strict):
-    """The whole file: bands, classes of the masks, and the value that stands for no label."""
+    """The whole file: bands, and what the labels mean."""
 
     bands: tuple[DeclaredBand, ...] = Field(default=(), max_length=MOST_ENTRIES)
     classes: tuple[DeclaredClass, ...] = Field(default=(), max_length=MOST_ENTRIES)
     mask_nodata: float | None = None
+    """What stands for no label in a mask."""
+    attribute: str = Field(default="", max_length=200)
+    """Property of polygons that names their class."""
+    background: str = Field(default="", max_length=80)
+    """Class of what no polygon covers; empty = nothing is known there."""
 
     @field_validator("bands", "classes")
     @classmethod

@@ -23,10 +23,14 @@ GREY = 128
 
 
 def draw_chip(record: Record, caption: str) -> bytes:
-    """SVG of 260 × 288 pixels: the chip in natural colour as far as its bands allow, and the caption."""
+    """SVG of 260 × 288 pixels: the chip in natural colour as far as its bands allow, and the caption.
+
+    Of two dates both, side by side, the earlier to the left.
+    """
     chip: Chip = record.value
     stream = io.BytesIO()
-    Image.fromarray(natural_colour(chip.pixels, chip.bands)).save(stream, "PNG")
+    images = [natural_colour(pixels, chip.bands) for pixels in chip.dates]
+    Image.fromarray(np.concatenate(images, axis=1)).save(stream, "PNG")
     image = base64.b64encode(stream.getvalue()).decode()
     printable = "".join(letter for letter in " ".join(caption.split()) if letter.isprintable())
     shown = printable[:LONGEST_CAPTION]

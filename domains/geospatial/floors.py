@@ -29,7 +29,7 @@ def raster_floors(task: TaskSpec, spec: RasterEncoding) -> Sequence[Floor]:
             Floor("image statistics + random forest", image_statistics, "forest"),
             Floor("random convolutional features + linear", random_convolutions, "linear"),
         )
-    indices = indices_of(spec.bands, getattr(spec, "dates", 1)) if task.targets[0].kind == "binary" else []
+    indices = indices_of(spec.bands, spec.dates) if task.targets[0].kind == "binary" else []
     return (
         *(Floor(f"{index.name} threshold", index, "threshold") for index in indices),
         Floor("pixel values + random forest", pixel_features, "forest"),
@@ -46,14 +46,14 @@ def image_of(record: Record) -> np.ndarray:
 def pixel_features(record: Record) -> np.ndarray:
     """Values of the bands and their normalised differences at each pixel, float32 [pixels, f].
 
-    Rows of pixels without data in any band are NaN; single gaps are 0, so that floor and model answer the
-    same pixels. No pixel sees another.
+    Of two dates, those of each, and by how much they grew. Rows of pixels without data in any band are NaN;
+    single gaps are 0, so that floor and model answer the same pixels. No pixel sees another.
     """
-    image = image_of(record)
-    bands = image.reshape(len(image), -1)
-    features = np.concatenate([bands, _differences(bands)]).T.astype(np.float32)
-    features = np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
-    features[~np.isfinite(bands).any(axis=0)] = np.nan
+    dates = record.value.dates
+    bands = dates.reshape(*dates.shape[:2], -1)
+    features = np.concatenate(_with_growth([np.concatenate([one, _differences(one)]) for one in bands]))
+    features = np.nan_to_num(features.T.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    features[~np.isfinite(bands).any(axis=(0, 1))] = np.nan
     return features
 
 
@@ -61,9 +61,21 @@ def image_statistics(record: Record) -> np.ndarray:
     """What a chip looks like on the whole, float32 [f], gaps as 0.
 
     Per band: mean, standard deviation, quantiles, gradient energy at two scales. Between bands: mean and
-    spread of the normalised differences, and correlations.
+    spread of the normalised differences, and correlations. Of two dates all of it for each, and by how much
+    it grew.
     """
-    pixels = np.asarray(image_of(record), np.float64)
+    dates = np.asarray(record.value.dates, np.float64)
+    found = np.concatenate(_with_growth([_statistics(pixels) for pixels in dates]))
+    return np.nan_to_num(found).astype(np.float32)
+
+
+def _with_growth(features: list[np.ndarray]) -> list[np.ndarray]:
+    """Features of each date, and what the last has more than the first; of one date nothing more."""
+    return [*features, *([features[-1] - features[0]] if len(features) > 1 else [])]
+
+
+def _statistics(pixels: np.ndarray) -> np.ndarray:
+    """Of one date, float64 [bands, h, w] -> [f], NaN where there is nothing to tell."""
     bands = pixels.reshape(len(pixels), -1)
     valid = bands[:, np.isfinite(bands).all(axis=0)]
     if not valid.size:
@@ -83,12 +95,13 @@ def image_statistics(record: Record) -> np.ndarray:
         differences.std(axis=1),
         correlations,
     ]
-    return np.nan_to_num(np.concatenate(parts)).astype(np.float32)
+    return np.concatenate(parts)
 
 
-def count_statistics(bands: int) -> int:
-    """How many numbers ``image_statistics`` gives of a chip of so many bands."""
-    return (2 + len(QUANTILES) + 2) * bands + 3 * len(_pairs(bands))
+def count_statistics(bands: int, dates: int = 1) -> int:
+    """How many numbers ``image_statistics`` gives of a chip of so many bands and dates."""
+    of_one = (2 + len(QUANTILES) + 2) * bands + 3 * len(_pairs(bands))
+    return of_one * (dates + 1 if dates > 1 else 1)
 
 
 def _pairs(bands: int) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from domains.contract import GroundworkError
 from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, in_short
 from domains.geospatial.remote import GDAL_OPTIONS, is_url, suffix_of
+from domains.geospatial.times import time_of_tags
 from domains.geospatial.vrts import check_vrt
 
 DRIVERS = {
@@ -165,6 +166,7 @@ class GeoTiff:
             transform if is_placed else IDENTITY,
             is_simulated=dataset.tags().get("SIMULATED", "").lower() == "yes",
             has_control_points=not is_placed and bool(dataset.gcps[0] or dataset.rpcs),
+            time=time_of_tags({**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
             block_row_bytes=_block_row_bytes(self._file),
         )
 

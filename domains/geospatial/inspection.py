@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from domains.contract import ClassSpec, GroundworkError
-from domains.geospatial.archives import File, digest_file
+from domains.geospatial.archives import VECTOR_SUFFIXES, File, digest_file
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import smaller_than_patch
 from domains.geospatial.cube_files import CUBE_SUFFIXES
@@ -20,8 +20,10 @@ from domains.geospatial.identifying import identify
 from domains.geospatial.layout import Entry, Layout
 from domains.geospatial.opened import open_raster
 from domains.geospatial.plausible import looked_at
+from domains.geospatial.polygons import PolygonClasses, PolygonLabels, polygon_classes, read_labels
 from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
-from domains.geospatial.scenes import LabelRaster, Scene
+from domains.geospatial.scenes import LabelRaster, Labels, Scene
+from domains.geospatial.times import time_of_name
 
 LARGEST_SHIFT = 0.1
 """Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
@@ -45,7 +47,7 @@ class Found:
 
     scenes: tuple[Inspected, ...]
     digests: tuple[tuple[str, ...], ...]
-    """Name within the dataset, digest of the image and of its mask, for each file that can be read."""
+    """Name within the dataset, digests of the image and of what goes with it, where they can be read."""
     classes: tuple[ClassSpec, ...]
     """Of the masks, where they or the ``bands.yaml`` declare them."""
     is_simulated: bool
@@ -63,13 +65,16 @@ class Inspector:
         self._elsewhere: list[str] = []
         self._zeros: list[str] = []
         self._is_simulated = False
+        self._digested: dict[str, str] = {}
+        self._polygons: PolygonClasses | None = None
 
     def inspect(self, layout: Layout, is_single: bool) -> Found:
         """All of ``layout``. Of a single file, the name is no part of the digest."""
+        self._look_at_polygons(layout)
         scenes: list[Inspected] = []
         digests: list[tuple[str, ...]] = []
         for entry in layout.entries:
-            fields = {"class": entry.class_name} if entry.class_name else {}
+            fields = {**({"class": entry.class_name} if entry.class_name else {}), **entry.fields}
             if entry.mask is not None:
                 fields["mask"] = entry.mask.name
             name = "" if is_single else entry.image.name.removeprefix(layout.top)
@@ -91,9 +96,30 @@ class Inspector:
         return Found(tuple(scenes), tuple(digests), classes, self._is_simulated, tuple(self._remarks()))
 
     def _digests(self, entry: Entry) -> Iterator[str]:
-        for file in (entry.image, *([entry.mask] if entry.mask else [])):
+        for file in entry.files:
+            if file.path not in self._digested:  # one file may label every scene
+                with explained(file.name):
+                    self._digested[file.path] = digest_file(file, self._archive)
+            yield self._digested[file.path]
+
+    def _look_at_polygons(self, layout: Layout) -> None:
+        """Find the classes of polygons: those of all files together, since each may lack some."""
+        masks = {entry.mask.path: entry.mask for entry in layout.entries if entry.mask is not None}
+        files = [mask for mask in masks.values() if mask.suffix in VECTOR_SUFFIXES]
+        if not files:
+            return
+        features = [read_labels(file) for file in files]
+        for file, read in zip(files, features, strict=True):
             with explained(file.name):
-                yield digest_file(file, self._archive)
+                if read.are_points:
+                    raise GroundworkError(
+                        "points label chips: put them into one labels.geojson or labels.gpkg"
+                    )
+        declared = self._declared
+        self._polygons = polygon_classes(
+            features, declared.attribute, declared.class_specs, declared.background
+        )
+        self._classes = self._polygons.classes
 
     def _steps(self, entry: Entry) -> Iterator[Entry]:
         """The entry, or one for each time step of a cube."""
@@ -102,7 +128,7 @@ class Inspector:
         if entry.image.suffix not in CUBE_SUFFIXES:
             yield entry
             return
-        if self._archive is not None or entry.mask is not None:
+        if self._archive is not None or len(entry.files) > 1:
             raise GroundworkError("a cube is read from a folder of its own, without masks: unpack it")
         with explained(entry.image.name):
             names = step_names(entry.image.path)
@@ -112,15 +138,33 @@ class Inspector:
 
     def _scene(self, entry: Entry) -> tuple[Scene, str]:
         """The scene, and what its numbers cannot be."""
-        image = entry.image
+        scene, header, fault = self._image(entry.image)
+        label = self._label(entry.mask, header) if entry.mask else None
+        if entry.before is None:
+            return replace(scene, label=label), fault
+        before, its_header, its_fault = self._image(entry.before)
+        with explained(entry.before.name):
+            _check_pair(its_header, header)
+        fault = fault or (f"{before.name}: {its_fault}" if its_fault else "")
+        return replace(scene, label=label, before=before), fault
+
+    def _image(self, image: File) -> tuple[Scene, Header, str]:
+        """An image by itself, and what its numbers cannot be."""
         with explained(image.name):
             header = open_raster(image.path).header
             if fault := smaller_than_patch(header.height, header.width, self._spec):
                 raise GroundworkError(fault)
             bands = self._identified(header)
-        label = self._label(entry.mask, header) if entry.mask else None
         scene = Scene(
-            image.path, image.name, header.height, header.width, header.crs, header.transform, bands, label
+            path=image.path,
+            name=image.name,
+            height=header.height,
+            width=header.width,
+            crs=header.crs,
+            transform=header.transform,
+            bands=bands,
+            # Many programs write the time of the file into its tags: the name goes first.
+            time=image.time or time_of_name(image.name) or header.time,
         )
         fault, has_zeros = looked_at(scene, header)
         self._is_simulated |= header.is_simulated
@@ -130,7 +174,7 @@ class Inspector:
             self._elsewhere.append(image.name)
         if has_zeros:
             self._zeros.append(image.name)
-        return scene, fault
+        return scene, header, fault
 
     def _identified(self, header: Header) -> tuple[BandSpec, ...]:
         """Bands of a file; files that describe themselves alike share them."""
@@ -145,7 +189,9 @@ class Inspector:
             raise GroundworkError(found)
         return found
 
-    def _label(self, mask: File, image: Header) -> LabelRaster:
+    def _label(self, mask: File, image: Header) -> Labels:
+        if mask.suffix in VECTOR_SUFFIXES:
+            return self._polygons_on(mask, image)
         with explained(mask.name):
             if mask.suffix in (".jpg", ".jpeg"):
                 raise GroundworkError("JPEG changes the values of a mask: save it as PNG or GeoTIFF")
@@ -159,6 +205,23 @@ class Inspector:
             )
         values = tuple(entry.value for entry in self._classes)
         return LabelRaster(mask.path, mask.name, self._declared.mask_nodata, values)
+
+    def _polygons_on(self, mask: File, image: Header) -> Labels:
+        assert self._polygons is not None  # noqa: S101 - narrows the type: they were looked at first
+        if not image.crs:
+            raise GroundworkError(f"no location, where {mask.name} says where its polygons lie")
+        said = self._polygons
+        return PolygonLabels(
+            mask.path,
+            mask.name,
+            image.crs,
+            image.transform,
+            image.height,
+            image.width,
+            said.attribute,
+            said.codes,
+            said.background,
+        )
 
     def _remarks(self) -> Iterator[str]:
         if self._pointed:
@@ -179,22 +242,34 @@ class Inspector:
 def _check_mask(mask: Header, image: Header) -> None:
     if len(mask.channels) != 1:
         raise GroundworkError(f"{len(mask.channels)} bands; a mask has one")
-    if (mask.height, mask.width) != (image.height, image.width):
+    _check_grid(mask, image, "a mask")
+
+
+def _check_pair(before: Header, after: Header) -> None:
+    if bool(before.crs) != bool(after.crs):
+        with_, without = ("earlier", "later") if before.crs else ("later", "earlier")
+        raise GroundworkError(f"the {with_} image of the pair has a location, and the {without} one has none")
+    _check_grid(before, after, "an image before")
+
+
+def _check_grid(other: Header, image: Header, what: str) -> None:
+    """Refuse what does not lie on its image pixel upon pixel, as far as both have a location."""
+    if (other.height, other.width) != (image.height, image.width):
         raise GroundworkError(
-            f"a mask of {mask.width} × {mask.height} pixels on an image of {image.width} × {image.height}"
+            f"{what} of {other.width} × {other.height} pixels on an image of {image.width} × {image.height}"
         )
-    if not mask.crs or not image.crs:
+    if not other.crs or not image.crs:
         return
-    if mask.crs != image.crs and parsed_crs(mask.crs) != parsed_crs(image.crs):
+    if other.crs != image.crs and parsed_crs(other.crs) != parsed_crs(image.crs):
         raise GroundworkError(
-            f"a mask in {_crs_name(mask.crs)} on an image in {_crs_name(image.crs)}: warp it to the image"
+            f"{what} in {_crs_name(other.crs)} on an image in {_crs_name(image.crs)}: warp it to the image"
         )
     w, h = image.width, image.height
     corners = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
-    moved = np.linalg.solve(_matrix(image), _matrix(mask) @ corners)
+    moved = np.linalg.solve(_matrix(image), _matrix(other) @ corners)
     shift = np.abs(moved - corners).max()
     if shift > LARGEST_SHIFT:
-        raise GroundworkError(f"a mask that lies {shift:.3g} pixels beside its image: warp it to the image")
+        raise GroundworkError(f"{what} that lies {shift:.3g} pixels beside its image: warp it to the image")
 
 
 def _matrix(header: Header) -> np.ndarray:

@@ -51,8 +51,9 @@ def write_map(
     """Answer the scene of ``source`` with a cloud-optimised GeoTIFF at ``path``, and a quick look.
 
     The scene is read in chips as the model was trained on, each a quarter over the next; where they overlap,
-    their answers are blended. ``predict`` takes samples ``{"pixels": float32 [bands, chip, chip]}`` and gives
-    float32 [n, chip × chip, outputs]; one output of a binary target is the probability of its second class.
+    their answers are blended. ``predict`` takes samples ``{"pixels": float32 [bands, chip, chip]}`` (of
+    a pair of dates [2, bands, chip, chip]) and gives float32 [n, chip × chip, outputs]; one output of a
+    binary target is the probability of its second class.
     The map has the CRS, transform (or control points) and shape of the scene, and no data where the scene
     has none. Classes: the class as the masks write it and its probability in percent, with names and
     colours (a style for QGIS and the names lie beside the map); a regression: float32 with NaN.
@@ -76,7 +77,7 @@ def write_map(
     with rasterio.Env(GDAL_CACHEMAX=cache), MapFile(path, place, layers, tags) as file:
         row = 0
         for pixels, answers in _answered_rows(scene, encoding, target.outputs, predict):
-            composite.add(row, pixels)
+            composite.add(row, pixels if scene.before is None else pixels[-1])
             written = layers.encode(answers)
             file.append(written)
             counts += layers.count(written)
@@ -112,24 +113,24 @@ def write_map(
 def _answered_rows(
     scene: Scene, encoding: RasterEncoding, outputs: int, predict: Predict
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of the scene from the top: pixels [bands, rows, width] and answers [rows, width, outputs]."""
+    """Rows of the scene from the top: pixels as ``Scene.read`` and answers [rows, width, outputs]."""
     chip = encoding.chip
     blend = RowBlend(scene.width, chip, outputs)
-    bytes_of_tile = 4 * chip * chip * (len(encoding.bands) + outputs)
+    bytes_of_tile = 4 * chip * chip * (len(encoding.bands) * encoding.dates + outputs)
     batch = max(1, min(MOST_TILES, BATCH_BYTES // bytes_of_tile))
     columns = tile_starts(scene.width, chip)
     rows = tile_starts(scene.height, chip)
     for row, below in zip(rows, [*rows[1:], scene.height], strict=True):
         strip = scene.read(row, 0, chip, max(scene.width, chip), encoding.bands)
-        with_data = [column for column in columns if np.isfinite(strip[:, :, column : column + chip]).any()]
+        with_data = [column for column in columns if np.isfinite(strip[..., column : column + chip]).any()]
         for start in range(0, len(with_data), batch):
             chosen = with_data[start : start + batch]
-            tiles = [{"pixels": np.ascontiguousarray(strip[:, :, at : at + chip])} for at in chosen]
+            tiles = [{"pixels": np.ascontiguousarray(strip[..., at : at + chip])} for at in chosen]
             for column, answer in zip(chosen, predict(tiles), strict=True):
                 blend.add(column, answer.reshape(chip, chip, outputs))
-        pixels = strip[:, : below - row, : scene.width]
+        pixels = strip[..., : below - row, : scene.width]
         answers = blend.take(below - row)
-        answers[np.isnan(pixels).all(axis=0)] = np.nan
+        answers[np.isnan(pixels).all(axis=tuple(range(pixels.ndim - 2)))] = np.nan
         yield pixels, answers
 
 

@@ -58,6 +58,8 @@ class Header:
     """Whether the file says that a program made it up."""
     has_control_points: bool = False
     """Whether only ground control points or rational polynomials say where it lies."""
+    time: str = ""
+    """When it was taken, in ISO 8601, as its tags say."""
     block_row_bytes: int = 0
     """Of all bands, unpacked: what must be kept to read row by row and unpack nothing twice; 0 = unknown."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -11,45 +11,74 @@ from statistics import median
 from domains.contract import GroundworkError, Row, Source, digest_of
 from domains.geospatial import declared as declaring
 from domains.geospatial import stac
-from domains.geospatial.archives import File, list_files, read_text, spelled
+from domains.geospatial.archives import File, digest_file, list_files, read_text, spelled
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
-from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
+from domains.geospatial.chips import LABEL, ChipReference, references
 from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
 from domains.geospatial.deliveries import alone, gathered
 from domains.geospatial.inspection import Inspected, Inspector
+from domains.geospatial.labelling import Labelling, Points, labelled
 from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
 from domains.geospatial.remote import is_url, locate, suffix_of, without_query
 from domains.geospatial.scenes import LabelRaster, Scene
+from domains.geospatial.splitting import TIME, suited
 from domains.tables import Unreadable
 
 __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
 
 IMAGE, ROW, COLUMN, CLASS = "image", "row", "column", "class"
 OTHER_ARCHIVES = frozenset((".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst"))
-FEWEST_SCENES = 10
-"""Scenes from which whole ones can be held out where blocks cannot."""
 
 
 @dataclass(frozen=True)
 class _Chips:
-    """The rows of a source: the chips of each scene, or one reject in its place."""
+    """The rows of a source: the chips of each scene, or those around points; and what cannot be used."""
 
     scenes: tuple[Inspected, ...]
     chip: int
+    labelling: Labelling
 
     def __call__(self) -> Iterator[Row]:
-        index = 0
+        for index, (value, fields) in enumerate(self._values()):
+            place = {ROW: "", COLUMN: ""}
+            if isinstance(value, ChipReference):
+                place = {ROW: str(value.row), COLUMN: str(value.column)}
+            yield Row(index, value, {**fields, **place})
+
+    def _values(self) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
         for inspected in self.scenes:
-            fields = {IMAGE: inspected.name, ROW: "", COLUMN: "", **inspected.fields}
+            fields = _fields(inspected)
             if inspected.scene is None:
-                yield Row(index, Unreadable(inspected.fault, inspected.name), fields)
-                index += 1
+                yield Unreadable(inspected.fault, inspected.name), fields
+            elif self.labelling.points is None:
+                for place in references(inspected.scene, self.chip):
+                    yield place, fields
+        if self.labelling.points is not None:
+            yield from self._around(self.labelling.points)
+        for stray in self.labelling.strays:
+            yield stray, {IMAGE: stray.original}
+
+    def _around(self, points: Points) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
+        """The chip around each point, on every scene that shows it."""
+        seen: set[int] = set()
+        for inspected in self.scenes:
+            if inspected.scene is None:
                 continue
-            for place in references(inspected.scene, self.chip):
-                yield Row(index, place, {**fields, ROW: str(place.row), COLUMN: str(place.column)})
-                index += 1
+            for number, row, column in points.on(inspected.scene):
+                seen.add(number)
+                half = self.chip // 2
+                fields = {**_fields(inspected), **points.fields[number]}
+                yield ChipReference(inspected.scene, row - half, column - half), fields
+        for number in sorted(set(range(len(points.places))) - seen):
+            where = ", ".join(f"{coordinate:.9g}" for coordinate in points.places[number])
+            yield Unreadable("on none of the scenes", where), {IMAGE: "", **points.fields[number]}
+
+
+def _fields(inspected: Inspected) -> dict[str, str]:
+    time = inspected.scene.time if inspected.scene is not None else ""
+    return {IMAGE: inspected.name, **({TIME: time} if time else {}), **inspected.fields}
 
 
 def open_source(path: Path, spec: RasterEncoding, input_column: str | None = None) -> Source:
@@ -67,11 +96,11 @@ def open_source(path: Path, spec: RasterEncoding, input_column: str | None = Non
     remarks: tuple[str, ...] = ()
     if is_many:
         files, remarks = gathered(list_files(path), spec)
-        layout = recognise(files, spelled(path.name))
+        layout = recognise(files, spelled(path.name), spec.dates)
         declared = _declared(path, layout.top)
     else:
         layout, declared = _single(path, spec)
-    opened = _Opened(spelled(path.name), spelled(str(path.resolve())), layout, declared, remarks)
+    opened = _Opened(spelled(path.name), spelled(str(path.resolve())), labelled(layout), declared, remarks)
     return _assembled(opened, spec, is_many, path if is_many and path.is_file() else None)
 
 
@@ -85,13 +114,14 @@ def open_document(
     """
     name = without_query(start).rstrip("/").rpartition("/")[2]
     _refuse_column(name, input_column)
+    _refuse_one_date(name, spec)
     if is_url(start) and suffix_of(start) in stac.RASTERS:
         file = File(name, locate(start, hosts).url)
         files = [alone(file, spec) or file]
     else:
         files = stac.scenes(start, hosts, spec)
     layout = Layout(tuple(Entry(file) for file in files), "")
-    opened = _Opened(name, without_query(start), layout, Declared())
+    opened = _Opened(name, without_query(start), Labelling(layout), Declared())
     return _assembled(opened, spec, len(files) > 1, None)
 
 
@@ -101,42 +131,55 @@ class _Opened:
 
     name: str
     origin: str
-    layout: Layout
+    labelling: Labelling
     declared: Declared
     remarks: tuple[str, ...] = ()
 
 
 def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Path | None) -> Source:
-    layout, declared, name = opened.layout, opened.declared, opened.name
+    labelling, declared, name = opened.labelling, opened.declared, opened.name
+    layout = labelling.layout
     found = Inspector(declared, spec, archive).inspect(layout, is_single=not is_many)
     bands, inspected = _compared(found.scenes, spec)
     usable = [each for each in inspected if each.scene is not None]
     if not usable and not spec.bands:
         raise GroundworkError(_nothing_left(name, inspected))
     scenes = [each.scene for each in usable if each.scene is not None]
-    split, split_remarks = _split_for(scenes, spec, name)
-    target = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
+    _refuse_doubtful_points(labelling.points, scenes)
+    digests = [*found.digests, *([digest_file(layout.labels, archive)] if layout.labels else [])]
+    split = suited(labelling, inspected, spec.chip, name)
+    own = LABEL if layout.has_masks else CLASS if layout.has_classes else ""
+    columns = [own, *labelling.columns, *split.columns.values()]
+    targets = (own,) if layout.has_masks or not labelling.targets else labelling.targets
     return Source(
         name=name,
         origin=opened.origin,
-        digest=digest_of(["rasters", found.digests, declared.model_dump(mode="json")]),
-        columns=(IMAGE, ROW, COLUMN, *((target,) if target else ())),
-        stream=_Chips(tuple(inspected), spec.chip),
+        digest=digest_of(["rasters", digests, declared.model_dump(mode="json")]),
+        columns=(IMAGE, ROW, COLUMN, *dict.fromkeys(filter(None, columns))),
+        stream=_Chips(tuple(inspected), spec.chip, labelling),
         encoding=spec.model_copy(update={"bands": bands}),
         input_column=IMAGE,
-        targets=(target,) if target else (),
+        targets=targets if any(targets) else (),
         pixel_targets=(LABEL,) if layout.has_masks else (),
         classes={LABEL: found.classes} if found.classes else {},
-        split=split,
-        remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split_remarks),
+        split=split.method,
+        split_columns=split.columns,
+        remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
-        map_suffix="" if is_many or len(inspected) != 1 else ".tif",
+        map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
     )
 
 
 def _refuse_column(name: str, input_column: str | None) -> None:
     if input_column not in (None, IMAGE):
         raise GroundworkError(f"{name} holds images, not columns: leave out --input-column")
+
+
+def _refuse_one_date(name: str, spec: RasterEncoding) -> None:
+    if spec.dates > 1:
+        raise GroundworkError(
+            f"{name} is one date, where two are compared: name a folder that holds before.tif and after.tif"
+        )
 
 
 def scene_of(source: Source) -> Scene:
@@ -159,6 +202,7 @@ def scene_of(source: Source) -> Scene:
 
 
 def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
+    _refuse_one_date(path.name, spec)
     suffix, name = path.suffix.lower(), spelled(path.name)
     if suffix in OTHER_ARCHIVES:
         raise GroundworkError(f"{name}: {suffix} is not read: unpack it, or pack it as .zip")
@@ -173,6 +217,15 @@ def _single(path: Path, spec: RasterEncoding) -> tuple[Layout, Declared]:
     text = next((text for text in texts if text is not None), b"")
     file = File(name, str(path))
     return Layout((Entry(alone(file, spec) or file),), ""), declaring.parse(text)
+
+
+def _refuse_doubtful_points(points: Points | None, scenes: Sequence[Scene]) -> None:
+    systems = {scene.crs for scene in scenes}
+    if points is not None and not points.crs and len(systems) > 1:
+        raise GroundworkError(
+            f"the scenes lie in {len(systems)} systems of coordinates, where points with x and y do "
+            "not say in which they are: give lon and lat"
+        )
 
 
 def _declared(path: Path, top: str) -> Declared:
@@ -194,14 +247,20 @@ def _compared(
     faults: dict[tuple[BandSpec, ...], str] = {}
     compared = []
     for each in scenes:
-        if each.scene is not None:
-            found = each.scene.bands
-            if found not in faults:
-                faults[found] = disagreement(bands, found)
-            if fault := faults[found] or each.fault:
-                each = replace(each, scene=None, fault=fault)
+        if each.scene is not None and (fault := _misfit(each.scene, bands, faults) or each.fault):
+            each = replace(each, scene=None, fault=fault)
         compared.append(each)
     return bands, compared
+
+
+def _misfit(scene: Scene, bands: tuple[BandSpec, ...], faults: dict[tuple[BandSpec, ...], str]) -> str:
+    """Why the scene lacks some of ``bands`` on one of its dates; ``faults`` keeps what was found."""
+    if scene.bands not in faults:
+        faults[scene.bands] = disagreement(bands, scene.bands)
+    if faults[scene.bands] or scene.before is None:
+        return faults[scene.bands]
+    fault = _misfit(scene.before, bands, faults)
+    return f"{scene.before.name}: {fault}" if fault else ""
 
 
 def _of_most(scenes: Sequence[tuple[BandSpec, ...]]) -> tuple[BandSpec, ...]:
@@ -225,16 +284,3 @@ def _nothing_left(name: str, scenes: Sequence[Inspected]) -> str:
         return only.fault if only.fault.startswith(only.name) else f"{only.name}: {only.fault}"
     first = scenes[0]
     return f"none of the {len(scenes)} rasters of {name} can be used; {first.name}: {first.fault}"
-
-
-def _split_for(scenes: Sequence[Scene], spec: RasterEncoding, name: str) -> tuple[str, tuple[str, ...]]:
-    """The split that suits where blocks on the ground cannot be told, and what to know of it."""
-    if not scenes or any(scene.crs for scene in scenes):
-        return "", ()
-    has_several_chips = any(count_chips(scene, spec.chip) > 1 for scene in scenes)
-    if has_several_chips and len(scenes) >= FEWEST_SCENES:
-        return "scene", (f"No scene of {name} has a location: whole scenes are held out for the test.",)
-    return "random", (
-        f"No scene of {name} has a location: test chips are drawn at random, and may lie beside training "
-        "chips.",
-    )

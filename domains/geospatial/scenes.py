@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -46,6 +47,14 @@ class LabelRaster:
         return labels.astype(np.float32)
 
 
+class Labels(Protocol):
+    """What a scene's pixels are labelled with, however that is written down."""
+
+    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """As ``LabelRaster.read``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scene:
     """One raster. Cheap to pickle: it opens its file anew in each process and thread."""
@@ -62,14 +71,25 @@ class Scene:
     """Affine a, b, c, d, e, f from (column, row) to coordinates; the identity where there is no location."""
     bands: tuple[BandSpec, ...]
     """As found in this file, in file order."""
-    label: LabelRaster | None = None
+    label: Labels | None = None
+    before: Scene | None = None
+    """The same grid on an earlier date, where the scene is a pair."""
+    time: str = ""
+    """When it was taken, in ISO 8601; empty where nothing says so."""
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> np.ndarray:
         """Pixels of a window, float32 [bands, height, width], in the units and the order of ``bands``.
 
-        NaN where there are no data, and outside the scene. Raises GroundworkError that names both sides
-        where the scene has other bands, and for a file that cannot be read.
+        Of a pair as ``both_dates``. NaN where there are no data, and outside the scene.
+        Raises GroundworkError that names both sides where the scene has other bands, and for a file that
+        cannot be read.
         """
+        now = self._read(row, column, height, width, bands)
+        if self.before is None:
+            return now
+        return both_dates(self.before.read(row, column, height, width, bands), now)
+
+    def _read(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> np.ndarray:
         with explained(self.name):
             places = places_of(tuple(bands), self.bands)
         stored = _window(self.path, self.name, places, row, column, height, width)
@@ -87,6 +107,16 @@ class Scene:
             pixels = stored.astype(np.float32)
         pixels[np.isinf(pixels)] = np.nan  # a filler beyond the range of float32
         return pixels
+
+
+def both_dates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Two images of one place, float32 [bands, h, w] each, as one of [2, bands, h, w].
+
+    A pixel that one date did not see is missing on both: nothing can be said of a change there.
+    """
+    dates = np.stack([before, after])
+    dates[:, :, np.isnan(dates).all(axis=1).any(axis=0)] = np.nan
+    return dates
 
 
 def _window(

@@ -103,6 +103,11 @@ def _every_item(start: str, reader: Reader) -> Iterator[pystac.Item]:
                 found.set_self_href(href)
                 yield from found.get_items(recursive=True)
             return
+        if not all("assets" in feature for feature in told["features"]):
+            raise GroundworkError(
+                f"{_name(start)} lists features without assets, which are labels and no scenes: put it "
+                "beside the scenes as labels.geojson, and name their folder"
+            )
         for feature in told["features"]:
             yield pystac.Item.from_dict(feature, href=_self_of(feature) or href, preserve_dict=False)
         href = _next(told, href)
@@ -155,7 +160,8 @@ def _scene(item: pystac.Item, reader: Reader, spec: RasterEncoding) -> File:
                 members[meaning.name] = _member(reader.raster(href), place, meaning, band, item)
     if not members:
         raise GroundworkError(f"item {item.id} has no asset that says which bands it holds")
-    return File(item.id, stacked(list(members.values()), quality, spec).path)
+    time = item.datetime.isoformat() if item.datetime else ""
+    return File(item.id, stacked(list(members.values()), quality, spec).path, time)
 
 
 def _sensor(item: pystac.Item) -> str:

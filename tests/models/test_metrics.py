@@ -21,14 +21,16 @@ def test_no_r2_where_the_truth_does_not_vary() -> None:
 def test_binary_by_hand() -> None:
     truth, predicted = np.array([0, 1, 1, 0, np.nan]), np.array([[0.1], [0.9], [0.4], [0.3], [0.9]])
     assert target_metrics(TOXIC, truth, predicted) == pytest.approx(
-        {"accuracy": 0.75, "auroc": 1.0, "auprc": 1.0}
+        {"accuracy": 0.75, "f1": 2 / 3, "auroc": 1.0, "auprc": 1.0}
     )
     reversed_ranks = target_metrics(TOXIC, truth, 1 - predicted)
     assert reversed_ranks["auroc"] == pytest.approx(0)
 
 
 def test_one_class_among_the_rows_has_no_ranking() -> None:
-    assert target_metrics(TOXIC, np.array([1.0, 1.0]), np.array([[0.9], [0.2]])) == {"accuracy": 0.5}
+    assert target_metrics(TOXIC, np.array([1.0, 1.0]), np.array([[0.9], [0.2]])) == pytest.approx(
+        {"accuracy": 0.5, "f1": 2 / 3}
+    )
 
 
 def test_multiclass_by_hand() -> None:

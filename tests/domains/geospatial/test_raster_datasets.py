@@ -82,11 +82,11 @@ def test_without_location_whole_scenes_are_held_out_where_there_are_enough(tmp_p
 
 
 def test_other_folders_are_scenes_without_labels_and_it_is_said(tmp_path: Path) -> None:
-    for name in ("train/a/1.tif", "train/b/2.tif", "val/a/3.tif"):
+    for name in ("north/a/1.tif", "north/b/2.tif", "south/a/3.tif"):
         write_tiff(tmp_path / "set" / name, reflectances(), BURN_BANDS)
     source = opened(tmp_path / "set")
     assert source.targets == ()
-    assert "(train, val) are neither images/ and masks/ nor one folder per class" in source.remarks[0]
+    assert "(north, south) are neither images/ and masks/ nor one folder per class" in source.remarks[0]
 
 
 def test_one_scene_can_become_a_map(tmp_path: Path) -> None:

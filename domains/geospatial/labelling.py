@@ -1,0 +1,132 @@
+"""The one file of labels beside a dataset's images: whose labels they are, and where points lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+from rasterio.warp import transform as convert
+
+from domains.contract import GroundworkError
+from domains.geospatial.archives import VECTOR_SUFFIXES, File, read_path
+from domains.geospatial.label_tables import LARGEST, LabelTable, table_of_csv, table_of_points
+from domains.geospatial.layout import IMAGES, Entry, Layout
+from domains.geospatial.polygons import read_labels
+from domains.geospatial.rasters import explained, parsed_crs
+from domains.geospatial.scenes import Scene
+from domains.tables import Unreadable
+
+
+@dataclass(frozen=True)
+class Points:
+    """Places with labels."""
+
+    places: np.ndarray
+    """float64 [n, 2]: x, y."""
+    crs: str
+    """WKT or name; empty where the places are in that of the scenes."""
+    fields: tuple[Mapping[str, str], ...]
+
+    def on(self, scene: Scene) -> Iterator[tuple[int, int, int]]:
+        """Number, row and column of those that lie on the scene."""
+        if not scene.crs and self.crs:
+            return
+        x, y = self.places.T
+        if self.crs and scene.crs:
+            x, y = map(np.array, convert(self.crs, parsed_crs(scene.crs), x, y))
+        a, b, c, d, e, f = scene.transform
+        columns, rows = np.linalg.solve(np.array([[a, b], [d, e]]), np.array([x - c, y - f]))
+        inside = (rows >= 0) & (rows < scene.height) & (columns >= 0) & (columns < scene.width)
+        for number in np.flatnonzero(inside).tolist():
+            yield number, int(rows[number]), int(columns[number])
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the file says, laid upon the images."""
+
+    layout: Layout
+    columns: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    split_columns: Mapping[str, str] = field(default_factory=dict)
+    strays: tuple[Unreadable, ...] = ()
+    """Rows of the file that belong to no image."""
+    points: Points | None = None
+
+
+def labelled(layout: Layout) -> Labelling:
+    """Read the file of labels of ``layout``: polygons become the masks of its images, a table their columns.
+
+    Raises GroundworkError for a file that cannot be read, or says neither.
+    """
+    file = layout.labels
+    if file is None:
+        return Labelling(layout)
+    with explained(file.name):
+        if file.suffix not in VECTOR_SUFFIXES:
+            table = table_of_csv(read_path(file.path, LARGEST))
+        elif not (features := read_labels(file)).are_points:
+            return Labelling(_under_polygons(layout, file))
+        else:
+            table = table_of_points(features)
+        if table.points:
+            points = Points(np.array(table.points), table.crs, table.rows)
+            return Labelling(layout, table.columns, table.targets, table.split_columns, table.faults, points)
+        return _with_columns(layout, table)
+
+
+def _under_polygons(layout: Layout, file: File) -> Layout:
+    if layout.has_masks:
+        raise GroundworkError("the images have masks already: keep one of both")
+    entries = tuple(replace(entry, mask=file) for entry in layout.entries)
+    return replace(layout, entries=entries, has_masks=True)
+
+
+def _with_columns(layout: Layout, table: LabelTable) -> Labelling:
+    places = _places_by_name(layout)
+    rows: dict[int, Mapping[str, str]] = {}
+    twice: set[int] = set()
+    strays = list(table.faults)
+    for path, row in zip(table.paths, table.rows, strict=True):
+        place = places.get(_plain(path))
+        if place is None:
+            strays.append(Unreadable("no image of that name, or several", path))
+        elif rows.setdefault(place, row) != row:
+            twice.add(place)
+    if not rows:
+        raise GroundworkError(
+            f"none of its {len(table.paths)} rows names an image of the dataset, such as {table.paths[0]!r} "
+            f"where {layout.entries[0].image.name!r} is"
+        )
+    nothing = dict.fromkeys(table.columns, "")
+    entries = [
+        replace(
+            entry,
+            fields={**entry.fields, **rows.get(place, nothing)},
+            fault=entry.fault or ("labelled twice, each time otherwise" if place in twice else ""),
+        )
+        for place, entry in enumerate(layout.entries)
+    ]
+    layout = replace(layout, entries=tuple(entries))
+    return Labelling(layout, table.columns, table.targets, table.split_columns, tuple(strays))
+
+
+def _places_by_name(layout: Layout) -> dict[str, int]:
+    """Position of each image by every name that means it alone, with or without folders and suffix."""
+    names = [list(_names(entry, layout.top)) for entry in layout.entries]
+    counts = Counter(name for each in names for name in each)
+    return {name: place for place, each in enumerate(names) for name in each if counts[name] == 1}
+
+
+def _names(entry: Entry, top: str) -> Sequence[str]:
+    whole = entry.image.name
+    below = whole.removeprefix(top)
+    found = [whole, below, below.removeprefix(f"{IMAGES}/"), PurePosixPath(whole).name]
+    return list(dict.fromkeys([*found, *(str(PurePosixPath(name).with_suffix("")) for name in found)]))
+
+
+def _plain(path: str) -> str:
+    return path.replace("\\", "/").removeprefix("./")

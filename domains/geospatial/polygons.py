@@ -1,0 +1,210 @@
+"""Polygons as labels: drawn onto the grid of a scene window by window, as a label raster would be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio import Affine
+from rasterio.features import bounds, rasterize
+from rasterio.warp import transform_bounds, transform_geom
+
+from domains.contract import ClassSpec, GroundworkError, RejectedLabel
+from domains.geospatial.archives import File, read_path
+from domains.geospatial.opened import file_of
+from domains.geospatial.rasters import explained, parsed_crs
+from domains.geospatial.vectors import LARGEST, Features, read_features
+
+ATTRIBUTES = ("class", "label", "category")
+"""Properties that name the class of a polygon, where a ``bands.yaml`` names none."""
+Shape = tuple[Mapping[str, Any], int]
+"""A polygon as GeoJSON has it, and its code."""
+LARGEST_CODE = 65535
+"""Classes are drawn as uint16, 0 for none."""
+
+
+@dataclass(frozen=True)
+class PolygonLabels:
+    """Polygons on a scene. Cheap to pickle: the file is read anew in each process."""
+
+    path: str
+    name: str
+    crs: str
+    """WKT of the scene."""
+    transform: tuple[float, ...]
+    height: int
+    width: int
+    attribute: str
+    codes: tuple[tuple[str, float], ...]
+    """What the attribute says, and the value that stands for it."""
+    background: float | None = None
+    """What stands where there is no polygon; None where nothing is known there."""
+
+    def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """Labels of a window, float32 [height, width]; NaN where there is none, and outside.
+
+        A pixel is what the polygon over its centre says; where polygons of several classes lie over it, it
+        has no label. Raises RejectedLabel where the file cannot be read.
+        """
+        try:
+            with explained(self.name):
+                shapes = _on_scene(self, _version(self.path))
+                return self._drawn(shapes, row, column, height, width)
+        except GroundworkError as error:
+            raise RejectedLabel(str(error)) from error
+
+    def _drawn(self, shapes: _Shapes, row: int, column: int, height: int, width: int) -> np.ndarray:
+        to_ground = Affine(*self.transform) @ Affine.translation(column, row)
+        corners = [to_ground @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+        near = shapes.near(*np.min(corners, axis=0), *np.max(corners, axis=0))
+        nothing = np.nan if self.background is None else self.background
+        labels = np.full((height, width), nothing, np.float32)
+        if near:
+            values = np.array([nothing, *(value for _, value in self.codes)], np.float32)
+            # Of two polygons the later is drawn over the earlier one.
+            with rasterio.Env():
+                highest = _burnt(near, (height, width), to_ground)
+                is_one = near[0][1] == near[-1][1]
+                lowest = highest if is_one else _burnt(near[::-1], (height, width), to_ground)
+            labels = np.where(lowest == highest, values[highest], np.float32(np.nan))
+        rows, columns = row + np.arange(height), column + np.arange(width)
+        labels[(rows < 0) | (rows >= self.height)] = np.nan
+        labels[:, (columns < 0) | (columns >= self.width)] = np.nan
+        return labels
+
+
+def _burnt(shapes: Sequence[Shape], size: tuple[int, int], to_ground: Affine) -> np.ndarray:
+    return rasterize(shapes, size, transform=to_ground, fill=0, dtype=np.uint16)
+
+
+class _Shapes:
+    """Polygons in the CRS of a scene, with their codes, in the order of these."""
+
+    def __init__(self, polygons: Sequence[Shape]) -> None:
+        self._polygons = sorted(polygons, key=lambda each: each[1])
+        self._boxes = np.array([bounds(geometry) for geometry, _ in self._polygons]).reshape(-1, 4)
+
+    def near(self, left: float, low: float, right: float, high: float) -> list[Shape]:
+        """Those whose boxes touch a box."""
+        west, south, east, north = self._boxes.T
+        touches = (west <= right) & (east >= left) & (south <= high) & (north >= low)
+        return [self._polygons[place] for place in np.flatnonzero(touches)]
+
+
+def read_labels(file: File) -> Features:
+    """The features of a file of labels. Raises GroundworkError for one that cannot be read."""
+    with explained(file.name):
+        return _features(file.path, _version(file.path))
+
+
+def _version(path: str) -> int:
+    return os.stat(file_of(path)).st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _features(path: str, version: int) -> Features:
+    """The features of a file, which ``version`` tells from what it held before."""
+    return read_features(read_path(path, LARGEST), os.path.splitext(path)[1].lower())
+
+
+@lru_cache(maxsize=8)
+def _on_scene(labels: PolygonLabels, version: int) -> _Shapes:
+    """The polygons that may lie on the scene, in its CRS."""
+    features = _features(labels.path, version)
+    codes = {text: code for code, (text, _) in enumerate(labels.codes, start=1)}
+    chosen = [
+        (geometry, codes[told[labels.attribute]])
+        for geometry, told in zip(features.geometries, features.properties, strict=True)
+        if told.get(labels.attribute)
+    ]
+    theirs, ours = parsed_crs(features.crs), parsed_crs(labels.crs)
+    if theirs == ours:
+        return _Shapes(chosen)
+    a, b, c, d, e, f = labels.transform
+    ends = [(a * x + b * y + c, d * x + e * y + f) for x in (0, labels.width) for y in (0, labels.height)]
+    (west, south), (east, north) = np.min(ends, axis=0), np.max(ends, axis=0)
+    west, south, east, north = transform_bounds(ours, theirs, west, south, east, north)
+    boxes = np.array([bounds(geometry) for geometry, _ in chosen]).reshape(-1, 4)
+    is_level = (boxes[:, 1] <= north) & (boxes[:, 3] >= south)
+    # A scene across the date line ends west of where it begins.
+    is_right, is_left = boxes[:, 2] >= west, boxes[:, 0] <= east
+    beside = is_right & is_left if west <= east else is_right | is_left
+    on_scene = [chosen[place] for place in np.flatnonzero(is_level & beside)]
+    moved = transform_geom(theirs, ours, [geometry for geometry, _ in on_scene]) if on_scene else []
+    return _Shapes([(geometry, code) for geometry, (_, code) in zip(moved, on_scene, strict=True)])
+
+
+# --------------------------------------------------------------------------------------------- classes
+
+
+@dataclass(frozen=True)
+class PolygonClasses:
+    """Which property of polygons names their class, and the classes that there are."""
+
+    attribute: str
+    codes: tuple[tuple[str, float], ...]
+    classes: tuple[ClassSpec, ...]
+    background: float | None
+
+
+def polygon_classes(
+    features: Sequence[Features], attribute: str, declared: Sequence[ClassSpec], background: str
+) -> PolygonClasses:
+    """The classes of all ``features`` of a dataset together.
+
+    Those ``declared`` are taken by their name or their value; without them, whole numbers stand for
+    themselves, and names are numbered from 1 in their order. ``background`` names the class of what no
+    polygon covers, 0 unless it is declared. Raises GroundworkError where no property or several may name the
+    class, and for a class that is not declared.
+    """
+    columns = list(dict.fromkeys(name for each in features for name in each.columns))
+    attribute = attribute or _named(columns)
+    if attribute not in columns:
+        raise GroundworkError(
+            f"no polygon has the property {attribute!r}: they have {', '.join(columns[:20])}"
+        )
+    texts = sorted({told.get(attribute, "") for each in features for told in each.properties} - {""})
+    if not texts:
+        raise GroundworkError(f"the property {attribute!r} is empty in every polygon")
+    specs = list(declared) or _numbered(texts, background)
+    codes = tuple((text, _value_of(text, specs)) for text in texts)
+    if len(codes) > LARGEST_CODE:
+        raise GroundworkError(f"the property {attribute!r} holds {len(codes):,} classes: is it a name?")
+    value = next((spec.value for spec in specs if spec.name == background), None)
+    if background and value is None:
+        raise GroundworkError(f"the background {background!r} is none of the declared classes")
+    return PolygonClasses(attribute, codes, tuple(specs), value)
+
+
+def _named(columns: Collection[str]) -> str:
+    """The property that names the class."""
+    likely = [name for name in columns if name.lower() in ATTRIBUTES] or list(columns)
+    if len(likely) != 1:
+        raise GroundworkError(
+            f"the polygons have the properties {', '.join(likely[:20]) or 'none'}: say in bands.yaml which "
+            "one names the class, such as: attribute: landcover"
+        )
+    return likely[0]
+
+
+def _numbered(texts: Sequence[str], background: str) -> list[ClassSpec]:
+    others = [text for text in texts if text != background]
+    first = [ClassSpec(0.0, background)] if background else []
+    if all(text.isdecimal() for text in others) and not (background and "0" in others):
+        return first + [ClassSpec(float(text), text) for text in sorted(others, key=int)]
+    return first + [ClassSpec(float(place), text) for place, text in enumerate(others, start=1)]
+
+
+def _value_of(text: str, specs: Sequence[ClassSpec]) -> float:
+    for spec in specs:
+        if text in (spec.name, f"{spec.value:g}"):
+            return spec.value
+    raise GroundworkError(
+        f"a polygon is of class {text[:40]!r}, where the declared classes are "
+        f"{', '.join(spec.name for spec in specs[:20])}"
+    )
