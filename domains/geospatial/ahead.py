@@ -24,14 +24,14 @@ class _Strip(threading.local):
         self.of: tuple[object, ...] = ()
         """Row, side and bands of ``pixels``."""
         self.left = 0
-        self.pixels = np.empty((0, 0, 0), np.float32)
+        self.pixels = np.empty(0, np.float32)
 
 
 _strip = _Strip()
 
 
 def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandSpec, ...]) -> np.ndarray:
-    """Pixels float32 [bands, side, side] as ``Scene.read`` gives them; the array is the caller's.
+    """Pixels float32 [..., side, side] as ``Scene.read`` gives them; the array is the caller's.
 
     A chip that follows the last one in the order of ``chips.references`` is read with those to its right, and
     these are taken from there only if they are asked for at once, before anything may have changed.
@@ -43,14 +43,14 @@ def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandS
         strip.scene, strip.of = scene, ()
         return scene.read(row, column, side, side, bands)
     of, left = (row, side, bands), column - strip.left
-    if of != strip.of or not 0 <= left < strip.pixels.shape[2]:
+    if of != strip.of or not 0 <= left < strip.pixels.shape[-1]:
         try:
             ahead = scene.read(row, column, side, _across(scene, column, side, len(bands)), bands)
         except GroundworkError:  # one of them is damaged, but maybe not this one
             strip.expected = ()
             return scene.read(row, column, side, side, bands)
         strip.of, strip.left, strip.pixels, left = of, column, ahead, 0
-    return strip.pixels[:, :, left : left + side].copy()
+    return strip.pixels[..., left : left + side].copy()
 
 
 def _next(scene: Scene, row: int, column: int, side: int) -> tuple[int, int]:
