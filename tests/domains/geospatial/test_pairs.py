@@ -182,7 +182,9 @@ def test_floors_see_both_dates_and_what_grew(tmp_path: Path) -> None:
     (one, *_), _ = read_all(opened(folder))
     split = SplitSpec(method="random", seed=0)
     for targets in ((MASKED,), (Target(name="class", kind="binary", classes=("a", "b")),)):
-        (floor, *_) = GEOSPATIAL.floors(TaskSpec(domain="geospatial", targets=targets, split=split))
+        task = TaskSpec(domain="geospatial", targets=targets, split=split)
+        floors = GEOSPATIAL.floors(task, opened(folder, dates=2).encoding)
+        floor = next(floor for floor in floors if floor.estimator == "forest")
         both, single = np.atleast_2d(floor.features(record)), np.atleast_2d(floor.features(one))
         earlier, later, growth = np.split(both, 3, axis=1)
         np.testing.assert_allclose(later, single, rtol=1e-5, atol=1e-5)
