@@ -29,6 +29,7 @@ def adapt(run: TrainingRun, encoder: Encoder, data: LabelledData, member: int) -
     epochs = job.settings.part(TuningSettings).adapt_epochs
     training, validation = data.store.subset(data.split.train), data.store.subset(data.split.val)
     torch.manual_seed(settings.seed + member)
+    encoder.restore_decoder()
     targets = job.domain.pretraining_targets(job.spec)
     hiding = settings_class("pretrain", job.domain.name)().part(PretrainingSettings)
     model = PretrainingModel(encoder, targets, hiding.mask_ratio, hiding.contrast)

@@ -121,6 +121,9 @@ class Encoder(PreTrainedModel):
     def discard_decoder(self) -> None:
         """Let go of what only ``masked_forward`` needs, before the encoder is tuned to a task."""
 
+    def restore_decoder(self) -> None:
+        """Make anew what ``discard_decoder`` let go of, before the encoder is pretrained again."""
+
     def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
         """The samples as they might as well have been seen, with labels of pixels [B, H * W] along with them.
 

@@ -141,11 +141,7 @@ class RasterViT(Encoder):
             for _ in range(config.num_hidden_layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.decoder = None
-        if config.decoder_layers:
-            self.decoder = MaskedDecoder(
-                width, config.num_attention_heads // 2, config.intermediate_size // 2, config.decoder_layers
-            )
+        self.decoder = self._new_decoder() if config.decoder_layers else None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -217,6 +213,21 @@ class RasterViT(Encoder):
         """Let go of what only ``masked_forward`` needs, before the encoder is tuned to a task."""
         self.decoder = None
         self.config.decoder_layers = 0
+
+    def restore_decoder(self) -> None:
+        if self.decoder is None:
+            self.config.decoder_layers = RasterViTConfig.decoder_layers
+            self.decoder = self._new_decoder()
+            self.decoder.apply(self._init_weights)
+
+    def _new_decoder(self) -> MaskedDecoder:
+        config = self.config
+        return MaskedDecoder(
+            config.hidden_size,
+            config.num_attention_heads // 2,
+            config.intermediate_size // 2,
+            config.decoder_layers,
+        )
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples -> ``size`` and ``source`` int64 [B], ``pixels`` float32 [B, C, H, W] or [B, T, C, H, W].

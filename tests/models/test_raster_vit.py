@@ -296,6 +296,10 @@ def test_a_discarded_decoder_leaves_the_embeddings(tmp_path: Path) -> None:
     np.testing.assert_array_equal(embed(loaded, samples), before)
     with pytest.raises(GroundworkError, match="decoder"):
         loaded.masked_forward(loaded.collate(samples), [PATCH], 0.5)
+    loaded.restore_decoder()
+    assert parameter_count(loaded) == weights
+    assert torch.isfinite(PretrainingModel(loaded, [PATCH], 0.5)(loaded.collate(samples))["loss"])
+    np.testing.assert_array_equal(embed(loaded, samples), before)
 
 
 def test_dense_features_lie_on_the_pixels(encoder: RasterViT) -> None:
