@@ -45,7 +45,8 @@ def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandS
     of, left = (row, side, bands), column - strip.left
     if of != strip.of or not 0 <= left < strip.pixels.shape[-1]:
         try:
-            ahead = scene.read(row, column, side, _across(scene, column, side, len(bands)), bands)
+            layers = len(bands) * (1 if scene.before is None else 2)
+            ahead = scene.read(row, column, side, _across(scene, column, side, layers), bands)
         except GroundworkError:  # one of them is damaged, but maybe not this one
             strip.expected = ()
             return scene.read(row, column, side, side, bands)
@@ -57,7 +58,7 @@ def _next(scene: Scene, row: int, column: int, side: int) -> tuple[int, int]:
     return (row, column + side) if column + side < scene.width else (row + side, 0)
 
 
-def _across(scene: Scene, column: int, side: int, bands: int) -> int:
+def _across(scene: Scene, column: int, side: int, layers: int) -> int:
     """Pixels to read at once: whole chips, to the end of the row if there is room."""
-    most = max(1, MOST_AHEAD // (bands * side * side * 4))
+    most = max(1, MOST_AHEAD // (layers * side * side * 4))
     return side * min(most, -(-(scene.width - column) // side))

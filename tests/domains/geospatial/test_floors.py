@@ -79,10 +79,7 @@ def test_two_dates_have_a_change_of_the_index() -> None:
     dates = record(np.stack([before, after]))
     np.testing.assert_allclose(change(dates)[:, 0], [1, 0])  # 0.5 before, −0.5 after; not known
     np.testing.assert_allclose(now(dates)[:, 0], [-0.5, 0])
-    assert pixel_features(dates).shape == (
-        2,
-        3 * (2 + 1),
-    )  # bands and their difference: before, after, growth
+    assert pixel_features(dates).shape == (2, 3 * (2 + 1))  # each date, and by how much it grew
     assert image_of(dates).shape == (4, 1, 2)
     assert np.isfinite(image_statistics(dates)).all()
 

@@ -21,8 +21,9 @@ from rasters_on_disk import (
     zipped,
 )
 
-from domains.contract import Reject, Row, SplitSpec, Target, TaskSpec
+from domains.contract import Reject, Row, Target
 from domains.geospatial import GEOSPATIAL, RasterEncoding
+from domains.geospatial.floors import image_statistics, pixel_features
 from domains.geospatial.reading import scene_of
 from domains.tables import Unreadable
 
@@ -58,6 +59,21 @@ def test_images_before_are_the_earlier_date_where_a_change_is_asked_for(tmp_path
     assert single.remarks == ("Beside images/ and masks/, fires holds images_before/: left alone.",)
     assert single.digest != source.digest
     assert opened(zipped(folder, tmp_path / "fires.zip"), dates=2).digest == source.digest
+
+
+def test_chips_of_a_pair_that_follow_each_other_are_those_of_the_pair(tmp_path: Path) -> None:
+    stored = [reflectances(height=48, width=130, seed=seed) for seed in (1, 2)]
+    for name, pixels in zip(("before", "after"), stored, strict=True):
+        write_tiff(tmp_path / f"{name}.tif", pixels, BURN_BANDS)
+    records, _ = read_all(opened(tmp_path, dates=2))
+    assert len(records) == 2 * 5
+    for record in records:
+        chip = record.value
+        assert chip.pixels.shape == (2, 5, 32, 32)
+        rows, columns = slice(chip.row, chip.row + 32), slice(chip.column, chip.column + 32)
+        expected = np.stack(stored)[:, :, rows, columns]
+        inside = chip.pixels[:, :, : expected.shape[2], : expected.shape[3]]
+        np.testing.assert_array_equal(inside, expected)
 
 
 def test_what_does_not_match_its_earlier_image_is_a_reject_that_names_both(tmp_path: Path) -> None:
@@ -180,12 +196,8 @@ def test_floors_see_both_dates_and_what_grew(tmp_path: Path) -> None:
     folder = pairs(tmp_path, scenes=1)
     (record, *_), _ = read_all(opened(folder, dates=2))
     (one, *_), _ = read_all(opened(folder))
-    split = SplitSpec(method="random", seed=0)
-    for targets in ((MASKED,), (Target(name="class", kind="binary", classes=("a", "b")),)):
-        task = TaskSpec(domain="geospatial", targets=targets, split=split)
-        floors = GEOSPATIAL.floors(task, opened(folder, dates=2).encoding)
-        floor = next(floor for floor in floors if floor.estimator == "forest")
-        both, single = np.atleast_2d(floor.features(record)), np.atleast_2d(floor.features(one))
+    for features in (pixel_features, image_statistics):
+        both, single = np.atleast_2d(features(record)), np.atleast_2d(features(one))
         earlier, later, growth = np.split(both, 3, axis=1)
         np.testing.assert_allclose(later, single, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(growth, later - earlier, rtol=1e-3, atol=1e-2)
