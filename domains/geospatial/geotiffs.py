@@ -168,6 +168,7 @@ class GeoTiff:
             has_control_points=not is_placed and bool(dataset.gcps[0] or dataset.rpcs),
             time=time_of_tags({**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
             block_row_bytes=_block_row_bytes(self._file),
+            has_tiles=all(width < self._file.width for _, width in self._file.block_shapes),
         )
 
     def _channel(self, index: int) -> Channel:

@@ -62,6 +62,8 @@ class Header:
     """When it was taken, in ISO 8601, as its tags say."""
     block_row_bytes: int = 0
     """Of all bands, unpacked: what must be kept to read row by row and unpack nothing twice; 0 = unknown."""
+    has_tiles: bool = False
+    """Whether its blocks are narrower than the raster."""
 
     def __post_init__(self) -> None:
         if self.height * self.width > LARGEST_RASTER:

@@ -98,6 +98,7 @@ class StackRaster:
             self.header = replace(
                 finest,
                 block_row_bytes=sum(raster.header.block_row_bytes for raster in rasters),
+                has_tiles=all(raster.header.has_tiles for raster in rasters),
                 channels=tuple(
                     _described(member, raster.header.channels[member.channel])
                     for member, raster in zip(stack.members, self._members, strict=True)
