@@ -41,7 +41,7 @@ GOLDEN_TOLERANCE = 1e-3
 
 BATCH = 64
 CPU_PIXELS = 2**17
-"""Pixels that are answered at once on a CPU: the features of more leave its caches, and take twice as long."""
+"""Pixels answered at once on a CPU: the features of more leave its caches, and take twice as long."""
 ROWS_AT_ONCE = 1024
 """Rows whose samples are in memory together; enough to sort them into batches of like size."""
 

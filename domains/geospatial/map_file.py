@@ -65,7 +65,7 @@ class MapFile:
         with _writing(path):
             self.unfinished = Unfinished(path, key)
         folder = self.unfinished.folder
-        self._finished = folder / "map.tif"
+        self.finished = folder / "map.tif"
         self._drafts = [folder / f"band{band}.tif" for band in range(1, len(layers.layers) + 1)]
         if self.unfinished.progress is not None:
             return
@@ -117,13 +117,13 @@ class MapFile:
     def finish(self) -> None:
         """Give the map its overviews and its final form, still out of sight."""
         with _writing(self._path):
-            write_cog(self._drafts, self._layers, self._finished)
+            write_cog(self._drafts, self._layers, self.finished)
             if self._layers.classes:
                 (self.unfinished.folder / "map.qml").write_text(qgis_style(self._layers), encoding="utf-8")
 
     def decimated(self, shape: tuple[int, int]) -> np.ndarray:
         """The first band of the finished map in ``shape`` pixels, float with NaN for no data."""
-        with _writing(self._path), rasterio.open(self._finished) as opened:
+        with _writing(self._path), rasterio.open(self.finished) as opened:
             values = opened.read(1, out_shape=shape).astype(np.float64)
         return np.where(values == self._layers.nodata, np.nan, values)
 

@@ -16,7 +16,7 @@ from domains.geospatial.blending import RowBlend, Section, sections, tile_starts
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.map_file import Georeference, MapFile
 from domains.geospatial.map_layers import MapLayers, layers_of
-from domains.geospatial.opened import open_raster
+from domains.geospatial.opened import file_of, open_raster
 from domains.geospatial.quick_look import Composite, QuickLook, draw_quick_look
 from domains.geospatial.rasters import explained
 from domains.geospatial.reading import scene_of
@@ -53,6 +53,7 @@ def write_map(
     path: Path,
     tags: Mapping[str, str],
     progress: Callable[[float], None],
+    polygons: Path | None = None,
 ) -> WrittenMap:
     """Answer the scene of ``source`` with a cloud-optimised GeoTIFF at ``path``, and a quick look.
 
@@ -61,14 +62,16 @@ def write_map(
     a pair of dates [2, bands, chip, chip]) and gives float32 [n, chip × chip, outputs]; one output of a
     binary target is the probability of its second class.
     The map has the CRS, transform (or control points) and shape of the scene, and no data where the scene
-    has none. Classes: the class as the masks write it and its probability in percent, with names and
-    colours (a style for QGIS and the names lie beside the map); a regression: float32 with NaN.
-    ``tags`` are kept in the map; ``model`` among them, and ``SIMULATED`` = ``yes``, show in the quick look.
+    has none. A scene that is brought to the pixel size of the model gives a map with such pixels, from the
+    upper left corner of the scene on. Classes: the class as the masks write it and its probability in
+    percent, with names and colours (a style for QGIS and the names lie beside the map); a regression: float32
+    with NaN. ``tags`` are kept in the map; ``model`` among them, and ``SIMULATED`` = ``yes``, show in the
+    quick look. ``polygons`` is a GeoPackage for the patches of a map of classes, see ``write_polygons``.
     A run that was killed or told to stop is gone on with by the next one of the same scene, encoding, target
-    and ``tags``, which answers again only what was not recorded yet, a few seconds' work. Memory does not grow with the
-    scene where its blocks are tiles; where they are rows, it does with its width. Raises GroundworkError
-    where the source is not one scene, does not fit its encoding or has no data, and where the map cannot be
-    written; nothing is left behind then.
+    and ``tags``, which answers again only what was not recorded yet, a few seconds' work. Memory does not
+    grow with the scene where its blocks are tiles; where they are rows, it does with its width. Raises
+    GroundworkError where the source is not one scene, does not fit its encoding or has no data, and where
+    the map cannot be written; nothing is left behind then.
     """
     scene = scene_of(source)
     encoding = source.encoding
@@ -79,6 +82,8 @@ def write_map(
     if source.simulated:
         tags = {**tags, **SIMULATED}
     place, reading = _survey(scene, encoding, target.outputs)
+    if polygons is not None:
+        _check_polygons(layers, place, scene)
     made_of = [source.digest, encoding.digest, target.model_dump(mode="json"), dict(tags), str(place)]
     composite = Composite(scene.height, scene.width, encoding.bands)
     counts = np.zeros(len(layers.classes), dtype=np.int64)
@@ -110,6 +115,10 @@ def write_map(
             ),
             place,
         )
+        if polygons is not None:
+            from domains.geospatial.patches import write_polygons  # with a GDAL of its own
+
+            write_polygons(file.finished, {item.value: item.name for item in layers.classes}, polygons)
         file.publish()
     progress(1.0)
     return WrittenMap(
@@ -252,8 +261,18 @@ def _check_path(path: Path, scene: Scene) -> None:
         raise GroundworkError(f"there is no folder {path.parent}: make it, or write the map elsewhere")
     if path.is_dir():
         raise GroundworkError(f"{path} is a folder: give the map another name")
-    if path.exists() and Path(scene.path).exists() and path.samefile(scene.path):
+    if path.exists() and Path(file_of(scene.path)).exists() and path.samefile(file_of(scene.path)):
         raise GroundworkError(f"{path} is the scene itself: give the map another name")
+
+
+def _check_polygons(layers: MapLayers, place: Georeference, scene: Scene) -> None:
+    if not layers.classes:
+        raise GroundworkError("a map of numbers has no patches: leave out --polygons")
+    if not place.crs or not place.transformed:
+        raise GroundworkError(
+            f"{scene.name} says no place by CRS and transform, so its patches have no area: leave out "
+            "--polygons, or give the scene a place with gdalwarp"
+        )
 
 
 def _title(scene: Scene, target: Target, tags: Mapping[str, str]) -> str:

@@ -55,7 +55,7 @@ class Composite:
         return self._sums.shape[1], self._sums.shape[2]
 
     def add(self, row: int, column: int, pixels: np.ndarray) -> None:
-        """Add pixels of the scene from ``row`` and ``column`` on: float [bands, rows, columns], NaN = no data."""
+        """Add pixels from ``row`` and ``column`` on: float [bands, rows, columns], NaN = no data."""
         shown = pixels[self._places]
         lines, first_rows = self._squares(row, shown.shape[1])
         columns, first_columns = self._squares(column, shown.shape[2])

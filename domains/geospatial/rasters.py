@@ -105,6 +105,20 @@ class Header:
         return not self.crs or abs(_radius(self.crs) - EARTH_RADIUS) < 30_000
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Pixels that a raster is brought to as it is read."""
+
+    crs: str
+    transform: tuple[float, ...]
+    height: int
+    width: int
+    method: str
+    """Of resampling, in GDAL's words."""
+    nodata: float | None = None
+    """What stands for no data where the file does not say: it must not be mixed into its neighbours."""
+
+
 class Raster(Protocol):
     """An open raster."""
 

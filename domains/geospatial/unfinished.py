@@ -43,7 +43,10 @@ class Unfinished:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """Make the folder, or take over what a killed run left. Raises GroundworkError while another has it."""
+        """Make the folder, or take over what a killed run left.
+
+        Raises GroundworkError while another run has it.
+        """
         _throw_away_stale(path, key)
         self.folder = path.parent / f".{path.name}-{key}"
         self.folder.mkdir(exist_ok=True)

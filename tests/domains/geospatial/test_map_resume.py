@@ -53,7 +53,7 @@ def begin(scene: Path, out: Path, told: Path, section_bytes: int, stop_at: int) 
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CHILD), *map(str, (scene, out, told, section_bytes, stop_at))],
         cwd=Path(__file__).parents[3],
-        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[3]}"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )
     deadline = time.monotonic() + 60
     while not Path(f"{told}.reached").exists():
