@@ -219,7 +219,8 @@ class Predictor:
         """Samples of equal size -> float32 [n, pixels, outputs], NaN where there is no data."""
         at_once = BATCH
         if self.device.type == "cpu":
-            at_once = max(1, min(BATCH, CPU_PIXELS // samples[0]["pixels"][0].size))
+            height, width = samples[0]["pixels"].shape[-2:]
+            at_once = max(1, min(BATCH, CPU_PIXELS // (height * width)))
         batches = range(0, len(samples), at_once)
         return np.concatenate([self._answer_batch(samples[start : start + at_once]) for start in batches])
 
