@@ -19,6 +19,9 @@ CACHE = Path(os.environ.get("GROUNDWORK_BENCHMARKS", ROOT / "var" / "benchmarks"
 """What benchmarks make once and keep; never committed."""
 
 CHEMPROP = "chemprop==2.3.1"
+TERRATORCH = "terratorch==1.2.13"
+TILING_NEEDS = ("numpy", "rasterio", "tqdm")
+"""Of TerraTorch only the tiled inference is measured, and that needs no more beside torch."""
 
 TORCHGEO = "torchgeo==0.8.1"
 TORCHVISION = "torchvision==0.28.0"
@@ -71,6 +74,11 @@ def torchgeo_python() -> Path:
 def chemprop_python() -> Path:
     """The interpreter that can import Chemprop."""
     return environment(CHEMPROP) / "python"
+
+
+def terratorch_python() -> Path:
+    """The interpreter that can load TerraTorch's tiled inference, see ``terratorch_tiles``."""
+    return environment(TERRATORCH, TILING_NEEDS) / "python"
 
 
 def chemprop_predictions(rows: pd.DataFrame, targets: Sequence[str], kind: str, seed: int) -> pd.DataFrame:

@@ -174,6 +174,9 @@ pixel, or what became otherwise between two dates, of a record or of each pixel.
 Transform = Literal["none", "log10", "pIC50"]
 """What is learnt of the numbers in a column: themselves, their decimal logarithm, or −log10(mol/L)."""
 
+Resampling = Literal["no", "nearest", "bilinear", "cubic"]
+"""How pixels of one size become pixels of another; ``no`` is to refuse them."""
+
 ReplicateRule = Literal["median", "mean", "first", "keep"]
 """What becomes of rows that are the same thing: one label for all of them, or each its own."""
 
@@ -415,8 +418,20 @@ class OpensDocuments(Protocol):
 
 
 @runtime_checkable
+class Resamples(Protocol):
+    """A domain that brings pixels of one size to those of another where that is asked for."""
+
+    def resampling(self, spec: EncodingSpec, method: Resampling) -> EncodingSpec:
+        """The ``spec`` of a model as one with which ``open`` brings records to what the model reads."""
+        ...
+
+
+@runtime_checkable
 class MapWriter(Protocol):
     """A domain whose tasks of pixel level can answer a whole scene with a map."""
+
+    polygons_suffix: str
+    """Of the file that holds the patches of a map (``.gpkg``)."""
 
     def write_map(
         self,
@@ -426,12 +441,14 @@ class MapWriter(Protocol):
         path: Path,
         tags: Mapping[str, str],
         progress: Callable[[float], None],
+        polygons: Path | None = None,
     ) -> WrittenMap:
         """Stream the scene of ``source`` through ``predict`` into a map at ``path``.
 
         ``predict`` takes samples and gives float32 [n, pixels, outputs]: probabilities or values, NaN where
         there is no data. ``tags`` say where the map comes from and are kept in it; ``progress`` hears the
-        fraction done. Raises GroundworkError for a source that is not one scene, or does not fit
+        fraction done. ``polygons`` is a file for the patches of a map of classes (its suffix is
+        ``polygons_suffix``). Raises GroundworkError for a source that is not one scene, or does not fit
         ``source.encoding``, and leaves nothing half-written behind.
         """
         ...

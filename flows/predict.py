@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from domains.contract import GroundworkError, MapWriter, Row, Source, WrittenMap
+from domains.contract import EncodingSpec, GroundworkError, MapWriter, Resamples, Row, Source, WrittenMap
 from flows.home import Home
 from flows.journal import Journal
 from flows.settings import DataSettings, FlowSettings, PredictionSettings
@@ -33,13 +33,18 @@ class PredictedFile:
     rows: int
     rejected: int
     map: WrittenMap | None = None
+    polygons: Path | None = None
+    """The patches of the map."""
 
     def described(self) -> dict[str, object]:
         """What it is, as one row of a table."""
         if self.map is None:
             return {"file": str(self.path), "rows": self.rows, "rejected": self.rejected}
         shares = {name: f"{share:.1%}" for name, share in self.map.shares.items()}
-        return {"map": str(self.path), "quick look": str(self.path.with_suffix(".png")), **shares}
+        files = {"map": str(self.path), "quick look": str(self.path.with_suffix(".png"))}
+        if self.polygons is not None:
+            files["polygons"] = str(self.polygons)
+        return {**files, **shares}
 
 
 def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFile:
@@ -52,14 +57,17 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
     asked = settings.part(PredictionSettings)
     version, predictor = journal.step("load", lambda: load(asked.model))
     data = settings.part(DataSettings)
-    source = open_source(predictor.domain, data, predictor.spec, home, trusted=journal.trusted)
+    spec = _resampled(predictor, asked)
+    source = open_source(predictor.domain, data, spec, home, trusted=journal.trusted)
     # A scene is answered with a map where the version answers pixels, and chip by chip where not.
     suffix = source.map_suffix if predictor.pixel_target is not None else ""
     path = _output_path(asked.output, source, version, home, suffix, trusted=journal.trusted)
+    polygons = _polygons_path(asked.polygons, path, predictor, home, trusted=journal.trusted)
 
     def answer() -> PredictedFile:
-        write = _write if path.suffix in TABLES else _write_map
-        return write(path, source, predictor, version, journal)
+        if path.suffix in TABLES:
+            return _write(path, source, predictor, version, journal)
+        return _write_map(path, polygons, source, predictor, version, journal)
 
     written = journal.step("predict", answer)
     floor = f", beats_floor={version.tags['beats_floor']}" if "beats_floor" in version.tags else ""
@@ -70,8 +78,23 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
     return written
 
 
+def _resampled(predictor: Predictor, asked: PredictionSettings) -> EncodingSpec:
+    """How the input is opened: as the model reads it, and brought to that where this is asked for."""
+    domain = predictor.domain
+    if asked.resample == "no":
+        return predictor.spec
+    if not isinstance(domain, Resamples):
+        raise GroundworkError(f"{domain.noun}s have no pixels to resample: leave out --resample")
+    return domain.resampling(predictor.spec, asked.resample)
+
+
 def _write_map(
-    path: Path, source: Source, predictor: Predictor, version: Version, journal: Journal
+    path: Path,
+    polygons: Path | None,
+    source: Source,
+    predictor: Predictor,
+    version: Version,
+    journal: Journal,
 ) -> PredictedFile:
     domain, target = predictor.domain, predictor.pixel_target
     if target is None or not isinstance(domain, MapWriter):
@@ -96,28 +119,55 @@ def _write_map(
         path,
         tags,
         lambda fraction: journal.progress(f"{fraction:.0%} of the scene", fraction),
+        polygons,
     )
     path.with_suffix(".png").write_bytes(written.quick_look)
     journal.picture(f"map-{version.name}", f"{path.name}, by {version.reference}", written.quick_look)
-    return PredictedFile(path, version, 1, 0, written)
+    return PredictedFile(path, version, 1, 0, written, polygons)
 
 
 def _output_path(
     output: str, source: Source, version: Version, home: Home, map_suffix: str, *, trusted: bool
 ) -> Path:
     default = f"{dataset_name(source.name)}-{version.name}-{version.version}{map_suffix or '.parquet'}"
-    path = Path(output).expanduser() if output else home.outputs / default
-    if not trusted:
-        path = (home.outputs / path).resolve()
-        if not path.is_relative_to(home.outputs.resolve()):
-            raise GroundworkError(f"output {output!r} lies outside of {home.outputs}: give a plain file name")
+    path = _confined(output or str(home.outputs / default), home, trusted=trusted)
     suffixes = (*TABLES, map_suffix) if map_suffix else TABLES
     if path.suffix not in suffixes:
         no_map = "" if map_suffix else f": {version.reference} draws no map of it"
         raise GroundworkError(f"output {path.name!r} must end in {' or '.join(suffixes)}{no_map}")
+    _require_folder(path)
+    return path
+
+
+def _polygons_path(
+    polygons: str, output: Path, predictor: Predictor, home: Home, *, trusted: bool
+) -> Path | None:
+    if not polygons:
+        return None
+    domain = predictor.domain
+    if output.suffix in TABLES or not isinstance(domain, MapWriter):
+        raise GroundworkError(
+            f"polygons are patches of a map, and {output.name} is none: leave out --polygons"
+        )
+    path = _confined(polygons, home, trusted=trusted)
+    if path.suffix != domain.polygons_suffix:
+        raise GroundworkError(f"polygons {path.name!r} must end in {domain.polygons_suffix}")
+    _require_folder(path)
+    return path
+
+
+def _confined(output: str, home: Home, *, trusted: bool) -> Path:
+    path = Path(output).expanduser()
+    if not trusted:
+        path = (home.outputs / path).resolve()
+        if not path.is_relative_to(home.outputs.resolve()):
+            raise GroundworkError(f"output {output!r} lies outside of {home.outputs}: give a plain file name")
+    return path
+
+
+def _require_folder(path: Path) -> None:
     if not path.parent.is_dir():
         raise GroundworkError(f"the folder {path.parent} of the output does not exist: make it first")
-    return path
 
 
 def _write(

@@ -21,6 +21,7 @@ from domains.contract import (
     GroundworkError,
     LocatesRecords,
     ReplicateRule,
+    Resampling,
     TaskName,
     Transform,
     digest_of,
@@ -214,6 +215,21 @@ class PredictionSettings(BaseModel):
             max_length=4096,
             description="File to write: a table (.parquet, .csv) or the map of a scene (.tif); "
             "empty = one in the outputs folder",
+        ),
+    ] = ""
+    resample: Annotated[
+        Resampling,
+        Field(
+            description="How pixels of another size are brought to those that the model reads, and that its "
+            "map has; no = refused"
+        ),
+    ] = "no"
+    polygons: Annotated[
+        str,
+        Field(
+            max_length=4096,
+            description="File to write, beside a map of classes, its patches to: polygons with their area in "
+            "hectares (.gpkg); empty = none",
         ),
     ] = ""
 

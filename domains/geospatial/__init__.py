@@ -14,6 +14,7 @@ from domains.contract import (
     Place,
     Record,
     Reject,
+    Resampling,
     Row,
     Sample,
     Source,
@@ -54,6 +55,7 @@ class Geospatial:
     shard_rows = 512
     formats: Mapping[str, str] = archives.FORMATS
     documents = (".json", ".geojson")
+    polygons_suffix = ".gpkg"
 
     def example(self, spec: EncodingSpec) -> tuple[str, ...]:
         return chips.example(cast(RasterEncoding, spec))
@@ -77,6 +79,10 @@ class Geospatial:
     ) -> Source:
         """A GeoTIFF at an address, or a STAC document; see ``domains.contract.OpensDocuments``."""
         return reading.open_document(start, cast(RasterEncoding, spec), hosts, input_column)
+
+    def resampling(self, spec: EncodingSpec, method: Resampling) -> EncodingSpec:
+        """Bands go to the finest of their product, and scenes to the pixel size of the model's bands."""
+        return spec.model_copy(update={"resample": method, "resample_scenes": True})
 
     def read(self, row: Row, spec: EncodingSpec) -> Record | Reject:
         return chips.read(row, cast(RasterEncoding, spec))
@@ -129,11 +135,12 @@ class Geospatial:
         path: Path,
         tags: Mapping[str, str],
         progress: Callable[[float], None],
+        polygons: Path | None = None,
     ) -> WrittenMap:
         """A cloud-optimised GeoTIFF; see ``domains.contract.MapWriter``."""
         from domains.geospatial import maps  # with its pictures; the rest needs no matplotlib
 
-        return maps.write_map(source, target, predict, path, tags, progress)
+        return maps.write_map(source, target, predict, path, tags, progress, polygons)
 
 
 GEOSPATIAL = Geospatial()

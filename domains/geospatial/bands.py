@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from domains.contract import FROM_DATA, EncodingSpec, GroundworkError
+from domains.contract import FROM_DATA, EncodingSpec, GroundworkError, Resampling
 
 REFLECTANCE = "reflectance"
 REFLECTANCE_10000 = "reflectance × 10000"
@@ -37,9 +37,6 @@ SensorName = Literal[
     "sentinel-1",
     "simulated",
 ]
-
-
-Resampling = Literal["no", "nearest", "bilinear", "cubic"]
 
 
 class BandSpec(BaseModel):
@@ -104,6 +101,9 @@ class RasterEncoding(EncodingSpec):
     bands: tuple[BandSpec, ...] = Field(default=(), json_schema_extra=FROM_DATA)
     dates: int = Field(default=1, ge=1, le=2, json_schema_extra=FROM_DATA)
     """Of one place in a sample: two where a change is asked for, else one."""
+    resample_scenes: bool = Field(default=False, exclude=True, json_schema_extra=FROM_DATA)
+    """Whether scenes, too, are brought to the pixel size of ``bands`` by ``resample``. Of one prediction:
+    no part of what a model keeps."""
 
     @model_validator(mode="after")
     def _divides(self) -> RasterEncoding:

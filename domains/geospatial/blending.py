@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 WEIGHT_STEPS = 64
@@ -30,40 +32,100 @@ def tile_weights(chip: int) -> np.ndarray:
     return np.outer(profile, profile)
 
 
-class RowBlend:
-    """Weighted mean of the tiles of a scene, one row of tiles at a time.
+@dataclass(frozen=True)
+class Section:
+    """Columns of a scene that are answered from top to bottom before those to their right."""
 
-    Holds ``chip`` rows of the scene in full width: add the tiles that begin at the first of these rows, then
-    take the rows that no later tile touches.
+    tiles: tuple[int, ...]
+    """First columns of its tiles."""
+    end: int
+    """The column behind the last that its tiles reach."""
+    margin: int
+    """Columns at its right end that the first tiles of the next section reach, too."""
+    left_margin: int
+    """Columns at its left end that the last tiles of the section before reach, too."""
+
+    @property
+    def left(self) -> int:
+        return self.tiles[0]
+
+    @property
+    def width(self) -> int:
+        return self.end - self.left
+
+    @property
+    def answered(self) -> int:
+        """Columns that no later section touches."""
+        return self.width - self.margin
+
+
+def sections(width: int, chip: int, columns: int) -> list[Section]:
+    """Sections of at most about ``columns`` columns (and at least two tiles) that cover ``width``."""
+    starts = tile_starts(width, chip)
+    at_once = max(2, (columns - chip) // (chip - chip // 4) + 1)
+    groups = [starts[first : first + at_once] for first in range(0, len(starts), at_once)]
+    if len(groups) > 1 and len(groups[-1]) < 2:
+        groups[-2:] = [groups[-2] + groups[-1]]
+    ends = [min(group[-1] + chip, width) for group in groups]
+    margins = [end - after[0] for end, after in zip(ends, groups[1:], strict=False)]
+    return [
+        Section(tuple(group), end, margin, before)
+        for group, end, margin, before in zip(groups, ends, [*margins, 0], [0, *margins], strict=True)
+    ]
+
+
+class RowBlend:
+    """Weighted mean of the tiles of a section, one row of tiles at a time.
+
+    Holds ``chip`` rows: add the tiles that begin at the first of these rows, then take the rows that no
+    later tile touches.
     """
 
-    def __init__(self, width: int, chip: int, outputs: int) -> None:
+    def __init__(self, section: Section, chip: int, outputs: int) -> None:
+        self._section = section
         self._window = tile_weights(chip)
-        self._sums = np.zeros((chip, width, outputs))
-        self._weights = np.zeros((chip, width))
+        self.totals = np.zeros((chip, section.width, outputs + 1))
+        """Weighted sums of the outputs, then the weights; float64 [chip, width, outputs + 1]."""
 
     def add(self, column: int, answers: np.ndarray) -> None:
-        """Add a tile whose left edge is ``column``: float [chip, chip, outputs], NaN where it has no answer.
+        """Add a tile whose left edge is the scene's ``column``: float [chip, chip, outputs].
 
-        What reaches over the right edge of the scene is left out.
+        NaN where it has no answer. What reaches over the right edge of the scene is left out.
         """
-        width = min(answers.shape[1], self._weights.shape[1] - column)
+        left = column - self._section.left
+        width = min(answers.shape[1], self._section.width - left)
         answers = answers[:, :width]
-        answered = np.isfinite(answers).all(axis=2)
-        weights = self._window[:, :width] * answered
-        columns = slice(column, column + width)
-        self._weights[:, columns] += weights
-        self._sums[:, columns] += np.where(answered[..., None], answers, 0) * weights[..., None]
+        weights = self._window[:, :width, None]
+        totals = self.totals[:, left : left + width]
+        if np.isfinite(answers).all():
+            totals[..., :-1] += answers * weights
+            totals[..., -1:] += weights
+            return
+        answered = np.isfinite(answers).all(axis=2, keepdims=True)
+        totals[..., :-1] += np.where(answered, answers, 0) * weights
+        totals[..., -1:] += answered * weights
 
-    def take(self, rows: int) -> np.ndarray:
-        """The first ``rows`` rows, float32 [rows, width, outputs], NaN where no tile had an answer.
+    def take(self, rows: int, before: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The first ``rows`` rows: answers float32 [rows, answered, outputs], and the margin's totals.
 
-        The rows below move up.
+        The answers are NaN where no tile had one. ``before`` is the margin of the section before, float64
+        [rows, left margin, outputs + 1]. The rows below move up.
         """
-        weights = self._weights[:rows, :, None]
-        taken = np.full(self._sums[:rows].shape, np.nan, np.float32)
-        np.divide(self._sums[:rows], weights, out=taken, where=weights > 0, casting="same_kind")
-        for array in (self._sums, self._weights):
-            array[:-rows] = array[rows:].copy()
-            array[-rows:] = 0
-        return taken
+        taken = self.totals[:rows].copy()
+        if before is not None:
+            taken[:, : before.shape[1]] += before
+        self.totals[:-rows] = self.totals[rows:].copy()
+        self.totals[-rows:] = 0
+        final, margin = np.split(taken, [self._section.answered], axis=1)
+        weights = final[..., -1:]
+        answers = np.full((*final.shape[:2], final.shape[2] - 1), np.nan, np.float32)
+        np.divide(final[..., :-1], weights, out=answers, where=weights > 0, casting="same_kind")
+        return answers, margin
+
+    def carried(self, rows: int) -> np.ndarray:
+        """A copy of the totals of the first ``rows`` rows, which tiles above have begun."""
+        return self.totals[:rows].copy()
+
+    def resume(self, carried: np.ndarray) -> None:
+        """Go on from what ``carried`` gave."""
+        self.totals[: len(carried)] = carried

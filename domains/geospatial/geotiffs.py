@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import rasterio
@@ -17,7 +16,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from domains.contract import GroundworkError
-from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, in_short
+from domains.geospatial.rasters import IDENTITY, Channel, Grid, Header, as_floats, in_short
 from domains.geospatial.remote import GDAL_OPTIONS, is_url, suffix_of
 from domains.geospatial.times import time_of_tags
 from domains.geospatial.vrts import check_vrt
@@ -44,20 +43,6 @@ MOST_HALVES = 0.5
 """Share of half-transparent pixels beyond which a band marked as transparency is a measurement."""
 SHORT_INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})
 """Types whose every number is a float32."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Pixels that a raster is brought to as it is read."""
-
-    crs: str
-    transform: tuple[float, ...]
-    height: int
-    width: int
-    method: str
-    """Of resampling, in GDAL's words."""
-    nodata: float | None = None
-    """What stands for no data where the file does not say: it must not be mixed into its neighbours."""
 
 
 class GeoTiff:
@@ -92,6 +77,8 @@ class GeoTiff:
                 self._is_of_one_type = len(set(self._dataset.dtypes)) == 1
                 self.header = self._read_header()
                 self._fillers, self._masked = self._find_masks()
+                # GDAL tells of no mask where the alpha band of a grid is one.
+                self._alpha = transparency[-1] if grid is not None and transparency else 0
             except Exception:
                 self.close()
                 raise
@@ -120,6 +107,8 @@ class GeoTiff:
             masks = self._dataset.read_masks([indexes[place] for place in masked], window=window)
             for place, mask in zip(masked, masks, strict=True):
                 floats[place][mask == 0] = np.nan
+        if self._alpha:
+            floats[:, self._dataset.read(self._alpha, window=window) == 0] = np.nan
         return floats
 
     def _find_masks(self) -> tuple[dict[int, float], set[int]]:
@@ -168,6 +157,7 @@ class GeoTiff:
             has_control_points=not is_placed and bool(dataset.gcps[0] or dataset.rpcs),
             time=time_of_tags({**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
             block_row_bytes=_block_row_bytes(self._file),
+            has_tiles=all(width < self._file.width for _, width in self._file.block_shapes),
         )
 
     def _channel(self, index: int) -> Channel:
@@ -235,6 +225,8 @@ def _block_row_bytes(file: DatasetReader) -> int:
 
 def _on_grid(file: DatasetReader, grid: Grid) -> WarpedVRT:
     nodata = grid.nodata if file.nodata is None else file.nodata
+    if nodata is None and all(np.dtype(dtype).kind == "f" for dtype in file.dtypes):
+        nodata = float("nan")
     return WarpedVRT(
         file,
         crs=grid.crs,
@@ -244,6 +236,8 @@ def _on_grid(file: DatasetReader, grid: Grid) -> WarpedVRT:
         resampling=Resampling[grid.method],
         src_nodata=nodata,
         nodata=nodata,
+        # Says where there are no data, where no number can.
+        add_alpha=nodata is None and ColorInterp.alpha not in file.colorinterp,
     )
 
 

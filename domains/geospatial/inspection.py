@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,15 +19,17 @@ from domains.geospatial.declared import Declared, category_names
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.identifying import identify
 from domains.geospatial.layout import Entry, Layout
-from domains.geospatial.opened import open_raster
+from domains.geospatial.opened import open_raster, warped
 from domains.geospatial.plausible import looked_at
 from domains.geospatial.polygons import PolygonClasses, PolygonLabels, polygon_classes, read_labels
-from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
+from domains.geospatial.rasters import Channel, Grid, Header, explained, parsed_crs
 from domains.geospatial.scenes import LabelRaster, Labels, Scene
 from domains.geospatial.times import time_of_name
 
 LARGEST_SHIFT = 0.1
 """Pixels by which a mask may lie beside its image: what rounding makes of coordinates."""
+MOST_ROUNDING = 0.01
+"""Of a pixel: what the rounding of its size may add to a scene."""
 SHOWN = 3
 
 
@@ -155,8 +158,13 @@ class Inspector:
             if fault := smaller_than_patch(header.height, header.width, self._spec):
                 raise GroundworkError(fault)
             bands = self._identified(header)
+            path = image.path
+            if self._spec.resample_scenes and (grid := _grid_of_model(header, bands, self._spec)):
+                path = warped(path, grid)
+                header = open_raster(path).header
+                bands = self._identified(header)
         scene = Scene(
-            path=image.path,
+            path=path,
             name=image.name,
             height=header.height,
             width=header.width,
@@ -237,6 +245,29 @@ class Inspector:
                 f"{_scenes(self._zeros, 'hold')} pixels that are zero in all bands, and no value is declared "
                 "for no data: they count as measured unless a bands.yaml says nodata: 0."
             )
+
+
+def _grid_of_model(header: Header, bands: Sequence[BandSpec], spec: RasterEncoding) -> Grid | None:
+    """The grid of a scene with pixels of the size that ``spec`` expects; None where they have it.
+
+    Its CRS and upper left corner are those of the scene, and its last pixels may reach beyond.
+    """
+    expected = [(want, band) for want in spec.bands for band in bands if band.measures(want)]
+    sizes = {want.gsd for want, band in expected if want.gsd and not band.is_as_fine(want)}
+    if not sizes or header.gsd is None:
+        return None
+    if len(sizes) > 1:
+        raise GroundworkError("the model expects bands of several sizes: give the bands as a product")
+    factor = sizes.pop() / header.gsd
+    a, b, c, d, e, f = header.transform
+    return Grid(
+        header.crs,
+        (a * factor, b * factor, c, d * factor, e * factor, f),
+        math.ceil(header.height / factor - MOST_ROUNDING),
+        math.ceil(header.width / factor - MOST_ROUNDING),
+        spec.resample,
+        bands[0].nodata,
+    )
 
 
 def _check_mask(mask: Header, image: Header) -> None:

@@ -95,6 +95,10 @@ class MapLayers:
             return np.bincount(pixels[0].ravel(), minlength=256)[self._values]
         return np.array([np.count_nonzero(pixels[0] == item.value) for item in self.classes], dtype=np.int64)
 
+    def answered(self, pixels: np.ndarray) -> int:
+        """How many of encoded rows [layers, rows, width] hold an answer."""
+        return int(np.count_nonzero(pixels[0] != self.nodata if self.classes else ~np.isnan(pixels[0])))
+
 
 def layers_of(target: Target) -> MapLayers:
     """The bands of a map that answers ``target``.

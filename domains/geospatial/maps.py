@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from rasterio import Affine
 
-from domains.contract import GroundworkError, Sample, Source, Target, WrittenMap
+from domains.contract import GroundworkError, Sample, Source, Target, WrittenMap, digest_of
 from domains.geospatial.bands import RasterEncoding
-from domains.geospatial.blending import RowBlend, tile_starts
+from domains.geospatial.blending import RowBlend, Section, sections, tile_starts
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.map_file import Georeference, MapFile
-from domains.geospatial.map_layers import layers_of
-from domains.geospatial.opened import open_raster
+from domains.geospatial.map_layers import MapLayers, layers_of
+from domains.geospatial.opened import file_of, open_raster
 from domains.geospatial.quick_look import Composite, QuickLook, draw_quick_look
 from domains.geospatial.rasters import explained
 from domains.geospatial.reading import scene_of
 from domains.geospatial.scenes import Scene
+from domains.geospatial.unfinished import Progress
 
 Predict = Callable[[Sequence[Sample]], np.ndarray]
 
@@ -28,6 +30,10 @@ SUFFIXES = (".tif", ".tiff")
 BATCH_BYTES = 32 * 2**20
 MOST_TILES = 64
 """Bounds of what is predicted in one call: pixels and answers in memory, and tiles."""
+
+SECTION_BYTES = 64 * 2**20
+"""Of a row of blocks and a row of tiles together: where they would take more, columns are answered in
+sections, so that memory does not grow with the width of a scene."""
 
 LEAST_CACHE = 16 * 2**20
 MOST_CACHE = 512 * 2**20
@@ -47,6 +53,7 @@ def write_map(
     path: Path,
     tags: Mapping[str, str],
     progress: Callable[[float], None],
+    polygons: Path | None = None,
 ) -> WrittenMap:
     """Answer the scene of ``source`` with a cloud-optimised GeoTIFF at ``path``, and a quick look.
 
@@ -55,12 +62,16 @@ def write_map(
     a pair of dates [2, bands, chip, chip]) and gives float32 [n, chip × chip, outputs]; one output of a
     binary target is the probability of its second class.
     The map has the CRS, transform (or control points) and shape of the scene, and no data where the scene
-    has none. Classes: the class as the masks write it and its probability in percent, with names and
-    colours (a style for QGIS and the names lie beside the map); a regression: float32 with NaN.
-    ``tags`` are kept in the map; ``model`` among them, and ``SIMULATED`` = ``yes``, show in the quick look.
-    Memory grows with the width of the scene, not with its height. Raises GroundworkError where the source is
-    not one scene, does not fit its encoding or has no data, and where the map cannot be written; nothing is
-    left behind then.
+    has none. A scene that is brought to the pixel size of the model gives a map with such pixels, from the
+    upper left corner of the scene on. Classes: the class as the masks write it and its probability in
+    percent, with names and colours (a style for QGIS and the names lie beside the map); a regression: float32
+    with NaN. ``tags`` are kept in the map; ``model`` among them, and ``SIMULATED`` = ``yes``, show in the
+    quick look. ``polygons`` is a GeoPackage for the patches of a map of classes, see ``write_polygons``.
+    A run that was killed or told to stop is gone on with by the next one of the same scene, encoding, target
+    and ``tags``, which answers again only what was not recorded yet, a few seconds' work. Memory does not
+    grow with the scene where its blocks are tiles; where they are rows, it does with its width. Raises
+    GroundworkError where the source is not one scene, does not fit its encoding or has no data, and where
+    the map cannot be written; nothing is left behind then.
     """
     scene = scene_of(source)
     encoding = source.encoding
@@ -70,20 +81,23 @@ def write_map(
     layers = layers_of(target)
     if source.simulated:
         tags = {**tags, **SIMULATED}
-    place, cache = _survey(scene)
+    place, reading = _survey(scene, encoding, target.outputs)
+    if polygons is not None:
+        _check_polygons(layers, place, scene)
+    made_of = [source.digest, encoding.digest, target.model_dump(mode="json"), dict(tags), str(place)]
     composite = Composite(scene.height, scene.width, encoding.bands)
     counts = np.zeros(len(layers.classes), dtype=np.int64)
     answered = 0
-    with rasterio.Env(GDAL_CACHEMAX=cache), MapFile(path, place, layers, tags) as file:
-        row = 0
-        for pixels, answers in _answered_rows(scene, encoding, target.outputs, predict):
-            composite.add(row, pixels if scene.before is None else pixels[-1])
-            written = layers.encode(answers)
-            file.append(written)
-            counts += layers.count(written)
-            answered += int(np.isfinite(answers).all(axis=2).sum())
-            row += len(answers)
-            progress(STREAMED * row / scene.height)
+    with (
+        rasterio.Env(GDAL_CACHEMAX=reading.cache),
+        MapFile(path, place, layers, tags, digest_of(made_of)) as file,
+    ):
+        for block in _Answering(scene, encoding, target.outputs, predict, layers, file, reading.columns):
+            latest = block.pixels if scene.before is None else block.pixels[-1]
+            composite.add(block.row, block.column, latest)
+            counts += layers.count(block.written)
+            answered += layers.answered(block.written)
+            progress(STREAMED * block.done)
         if not answered:
             raise GroundworkError(
                 f"{scene.name} has no pixel with data in all of its bands: there is nothing to map"
@@ -101,6 +115,10 @@ def write_map(
             ),
             place,
         )
+        if polygons is not None:
+            from domains.geospatial.patches import write_polygons  # with a GDAL of its own
+
+            write_polygons(file.finished, {item.value: item.name for item in layers.classes}, polygons)
         file.publish()
     progress(1.0)
     return WrittenMap(
@@ -110,38 +128,113 @@ def write_map(
     )
 
 
-def _answered_rows(
-    scene: Scene, encoding: RasterEncoding, outputs: int, predict: Predict
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of the scene from the top: pixels as ``Scene.read`` and answers [rows, width, outputs]."""
-    chip = encoding.chip
-    blend = RowBlend(scene.width, chip, outputs)
-    bytes_of_tile = 4 * chip * chip * (len(encoding.bands) * encoding.dates + outputs)
-    batch = max(1, min(MOST_TILES, BATCH_BYTES // bytes_of_tile))
-    columns = tile_starts(scene.width, chip)
-    rows = tile_starts(scene.height, chip)
-    for row, below in zip(rows, [*rows[1:], scene.height], strict=True):
-        strip = scene.read(row, 0, chip, max(scene.width, chip), encoding.bands)
-        with_data = [column for column in columns if np.isfinite(strip[..., column : column + chip]).any()]
+@dataclass(frozen=True)
+class _Block:
+    """A part of the scene with its answers."""
+
+    row: int
+    column: int
+    pixels: np.ndarray
+    """As ``Scene.read`` gives them."""
+    written: np.ndarray
+    """As the map holds them, [layers, rows, columns]."""
+    done: float
+    """Share of the scene that is answered."""
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """Answers a scene section by section, each from top to bottom, into a map that may have been begun."""
+
+    scene: Scene
+    encoding: RasterEncoding
+    outputs: int
+    predict: Predict
+    layers: MapLayers
+    file: MapFile
+    columns: int
+    """Of a section, about."""
+
+    def __iter__(self) -> Iterator[_Block]:
+        scene, chip = self.scene, self.encoding.chip
+        begun = self.file.unfinished.progress or Progress(0, 0, np.empty(0))
+        for number, section in enumerate(sections(scene.width, chip, self.columns)):
+            done_rows = scene.height if number < begun.section else 0
+            blend = RowBlend(section, chip, self.outputs)
+            if number == begun.section and begun.row:
+                done_rows = begun.row
+                blend.resume(begun.carried)
+            rows = tile_starts(scene.height, chip)
+            for row, below in zip(rows, [*rows[1:], scene.height], strict=True):
+                strip = scene.read(row, section.left, chip, max(section.width, chip), self.encoding.bands)
+                pixels = strip[..., : below - row, : min(section.answered, scene.width - section.left)]
+                if row < done_rows:
+                    written = self.file.read(row, section.left, *pixels.shape[-2:])
+                else:
+                    written = self._answer(blend, section, number, row, below - row, strip, pixels)
+                area = section.left * scene.height + below * section.answered
+                yield _Block(row, section.left, pixels, written, area / (scene.height * scene.width))
+            self.file.unfinished.drop_margin(number - 1)
+
+    def _answer(
+        self,
+        blend: RowBlend,
+        section: Section,
+        number: int,
+        row: int,
+        rows: int,
+        strip: np.ndarray,
+        pixels: np.ndarray,
+    ) -> np.ndarray:
+        """Answer a row of tiles and keep what is final of it: pixels of the map [layers, rows, columns]."""
+        unfinished, chip = self.file.unfinished, self.encoding.chip
+        for column, answer in self._tiles(section, strip):
+            blend.add(column, answer.reshape(chip, chip, self.outputs))
+        before = None
+        if section.left_margin:
+            shape = (rows, section.left_margin, self.outputs + 1)
+            before = unfinished.read_margin(number - 1, row, shape)
+        answers, margin = blend.take(rows, before)
+        if section.margin:
+            unfinished.write_margin(number, row, margin)
+        answers[np.isnan(pixels).all(axis=tuple(range(pixels.ndim - 2)))] = np.nan
+        written = self.layers.encode(answers)
+        self.file.write(row, section.left, written)
+        is_last = row + rows == self.scene.height
+        if is_last:
+            self.file.record(Progress(number + 1, 0, blend.carried(0)))
+        elif unfinished.is_due:
+            self.file.record(Progress(number, row + rows, blend.carried(chip - rows)))
+        return written
+
+    def _tiles(self, section: Section, strip: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """First columns and answers of the tiles that hold data, in batches."""
+        chip = self.encoding.chip
+        numbers = len(self.encoding.bands) * self.encoding.dates + self.outputs
+        batch = max(1, min(MOST_TILES, BATCH_BYTES // (4 * chip * chip * numbers)))
+        tiles = ((column, strip[..., column - section.left :][..., :chip]) for column in section.tiles)
+        with_data = [(column, tile) for column, tile in tiles if np.isfinite(tile).any()]
         for start in range(0, len(with_data), batch):
             chosen = with_data[start : start + batch]
-            tiles = [{"pixels": np.ascontiguousarray(strip[..., at : at + chip])} for at in chosen]
-            for column, answer in zip(chosen, predict(tiles), strict=True):
-                blend.add(column, answer.reshape(chip, chip, outputs))
-        pixels = strip[..., : below - row, : scene.width]
-        answers = blend.take(below - row)
-        answers[np.isnan(pixels).all(axis=tuple(range(pixels.ndim - 2)))] = np.nan
-        yield pixels, answers
+            answers = self.predict([{"pixels": np.ascontiguousarray(tile)} for _, tile in chosen])
+            yield from zip((column for column, _ in chosen), answers, strict=True)
 
 
-def _survey(scene: Scene) -> tuple[Georeference, int]:
-    """Where the file says that the scene lies, and the bytes of GDAL's cache that hold one row of its blocks.
+@dataclass(frozen=True)
+class _Reading:
+    """How a scene is read so that every block is decoded once, in bounded memory."""
 
-    With less, every block would be read and decoded again for each row of tiles that crosses it.
-    """
+    columns: int
+    """Of a section, about."""
+    cache: int
+    """Bytes of GDAL's cache of blocks, which hold one row of those of a section."""
+
+
+def _survey(scene: Scene, encoding: RasterEncoding, outputs: int) -> tuple[Georeference, _Reading]:
+    """Where the file says that the scene lies, and how it is read."""
     with explained(scene.name):
         raster = open_raster(scene.path)
-        cache = min(max(LEAST_CACHE, 5 * raster.header.block_row_bytes // 4), MOST_CACHE)
+        header = raster.header
         crs, transform, points = scene.crs, scene.transform, ()
         if isinstance(raster, GeoTiff):
             crs, transform, points = raster.place()
@@ -152,7 +245,13 @@ def _survey(scene: Scene) -> tuple[Georeference, int]:
         transform=Affine(*transform),
         control_points=points,
     )
-    return place, cache
+    columns, block_column = scene.width, header.block_row_bytes // scene.width
+    if header.has_tiles:
+        tile_column = encoding.chip * (4 * len(encoding.bands) * encoding.dates + 8 * (outputs + 1))
+        columns = min(columns, SECTION_BYTES // (block_column + tile_column))
+    # With less, every block would be decoded again for each row of tiles that crosses it.
+    cache = min(max(LEAST_CACHE, 5 * block_column * columns // 4), MOST_CACHE)
+    return place, _Reading(columns, cache)
 
 
 def _check_path(path: Path, scene: Scene) -> None:
@@ -162,8 +261,18 @@ def _check_path(path: Path, scene: Scene) -> None:
         raise GroundworkError(f"there is no folder {path.parent}: make it, or write the map elsewhere")
     if path.is_dir():
         raise GroundworkError(f"{path} is a folder: give the map another name")
-    if path.exists() and Path(scene.path).exists() and path.samefile(scene.path):
+    if path.exists() and Path(file_of(scene.path)).exists() and path.samefile(file_of(scene.path)):
         raise GroundworkError(f"{path} is the scene itself: give the map another name")
+
+
+def _check_polygons(layers: MapLayers, place: Georeference, scene: Scene) -> None:
+    if not layers.classes:
+        raise GroundworkError("a map of numbers has no patches: leave out --polygons")
+    if not place.crs or not place.transformed:
+        raise GroundworkError(
+            f"{scene.name} says no place by CRS and transform, so its patches have no area: leave out "
+            "--polygons, or give the scene a place with gdalwarp"
+        )
 
 
 def _title(scene: Scene, target: Target, tags: Mapping[str, str]) -> str:

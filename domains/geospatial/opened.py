@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,7 +18,7 @@ from domains.geospatial.cube_files import CUBE_SUFFIXES
 from domains.geospatial.cubes import CUBE, CubeStep
 from domains.geospatial.geotiffs import DRIVERS, GeoTiff
 from domains.geospatial.images import IMAGE_FORMATS, LeftToGdal, SmallImage
-from domains.geospatial.rasters import Raster
+from domains.geospatial.rasters import Grid, Raster
 from domains.geospatial.remote import is_url, suffix_of
 from domains.geospatial.sidecars import AUXILIARY
 from domains.geospatial.stacks import STACK, StackRaster, stack_of
@@ -25,6 +27,8 @@ KEPT_OPEN = 16
 LARGEST_IMAGE_FILE = 1 << 26
 """Bytes of an image that is read whole; GDAL reads the larger ones."""
 ARCHIVE, ARCHIVE_END = "/vsizip/{", "}/"
+WARPED = "warped:"
+"""How a raster on another grid is named as a path: ``warped:`` and both as JSON."""
 SUFFIXES = frozenset([*DRIVERS, *IMAGE_FORMATS, *CUBE_SUFFIXES])
 """Of the files that are read."""
 
@@ -72,12 +76,24 @@ def member_path(archive: Path, member: str) -> str:
     return f"{ARCHIVE}{archive}{ARCHIVE_END}{member}"
 
 
+def warped(path: str, grid: Grid) -> str:
+    """What ``open_raster`` opens as the raster at ``path`` brought to ``grid``.
+
+    Raises GroundworkError for a cube, which GDAL does not read.
+    """
+    if path.startswith(CUBE):
+        raise GroundworkError("a NetCDF cube is not resampled: convert it to a GeoTIFF")
+    if path.startswith(STACK):
+        return replace(stack_of(path), grid=grid, resample=grid.method).path
+    return WARPED + json.dumps({"path": path, "grid": asdict(grid)}, separators=(",", ":"))
+
+
 def open_raster(path: str) -> Raster:
     """The raster at ``path``, kept open for the next call of this thread; do not close it.
 
     ``path`` is a file, a web address, a member of an archive as ``member_path`` names it,
-    ``cube:STEP:FILE``, or the ``stacks.Stack.path`` of several. Raises what the libraries raise: wrap it in
-    ``rasters.explained``.
+    ``cube:STEP:FILE``, the ``stacks.Stack.path`` of several, or what ``warped`` gives. Raises what the
+    libraries raise: wrap it in ``rasters.explained``.
     """
     if path.startswith(STACK):
         stack = stack_of(path)
@@ -87,6 +103,11 @@ def open_raster(path: str) -> Raster:
     if path.startswith(CUBE):
         step, _, file = path.removeprefix(CUBE).partition(":")
         return _rasters.get(path, file, lambda: CubeStep(file, int(step)))
+    if path.startswith(WARPED):
+        told = json.loads(path.removeprefix(WARPED))
+        inner = told["path"]
+        holder = None if is_url(inner) else file_of(inner)
+        return _rasters.get(path, holder, lambda: GeoTiff(inner, Grid(**told["grid"])))
     suffix = suffix_of(path)
     if is_url(path):
         return _rasters.get(path, None, lambda: GeoTiff(path))
@@ -114,6 +135,8 @@ def open_raster(path: str) -> Raster:
 
 def file_of(path: str) -> str:
     """The file on disk that holds what ``path`` names: itself, or the archive that it is a member of."""
+    if path.startswith(WARPED):
+        path = json.loads(path.removeprefix(WARPED))["path"]
     return path.removeprefix(ARCHIVE).partition(ARCHIVE_END)[0] if path.startswith(ARCHIVE) else path
 
 

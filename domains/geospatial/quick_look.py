@@ -54,16 +54,20 @@ class Composite:
         """Rows and columns of the picture."""
         return self._sums.shape[1], self._sums.shape[2]
 
-    def add(self, row: int, pixels: np.ndarray) -> None:
-        """Add rows of the scene, the first of them ``row``: float [bands, rows, width], NaN = no data."""
+    def add(self, row: int, column: int, pixels: np.ndarray) -> None:
+        """Add pixels from ``row`` and ``column`` on: float [bands, rows, columns], NaN = no data."""
         shown = pixels[self._places]
-        lines = (row + np.arange(shown.shape[1])) // self.factor
-        columns = np.arange(0, shown.shape[2], self.factor)
+        lines, first_rows = self._squares(row, shown.shape[1])
+        columns, first_columns = self._squares(column, shown.shape[2])
         known = np.isfinite(shown)
         for totals, values in ((self._sums, np.where(known, shown, 0)), (self._counts, known)):
-            across = np.add.reduceat(values, columns, axis=2, dtype=np.float64)
-            for line in range(lines[0], lines[-1] + 1):
-                totals[:, line] += across[:, lines == line].sum(axis=1)
+            down = np.add.reduceat(values, first_rows, axis=1, dtype=np.float64)
+            totals[:, lines, columns] += np.add.reduceat(down, first_columns, axis=2)
+
+    def _squares(self, start: int, count: int) -> tuple[slice, np.ndarray]:
+        """Squares that ``count`` pixels from ``start`` on lie in, and the first pixel of each in them."""
+        first, last = start // self.factor, (start + count - 1) // self.factor
+        return slice(first, last + 1), np.maximum(np.arange(first, last + 1) * self.factor - start, 0)
 
     def image(self) -> np.ndarray:
         """Natural colour as far as the bands allow, RGB in 0 to 1, float [rows, columns, 3]."""

@@ -62,6 +62,8 @@ class Header:
     """When it was taken, in ISO 8601, as its tags say."""
     block_row_bytes: int = 0
     """Of all bands, unpacked: what must be kept to read row by row and unpack nothing twice; 0 = unknown."""
+    has_tiles: bool = False
+    """Whether its blocks are narrower than the raster."""
 
     def __post_init__(self) -> None:
         if self.height * self.width > LARGEST_RASTER:
@@ -101,6 +103,20 @@ class Header:
     @property
     def is_of_earth(self) -> bool:
         return not self.crs or abs(_radius(self.crs) - EARTH_RADIUS) < 30_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pixels that a raster is brought to as it is read."""
+
+    crs: str
+    transform: tuple[float, ...]
+    height: int
+    width: int
+    method: str
+    """Of resampling, in GDAL's words."""
+    nodata: float | None = None
+    """What stands for no data where the file does not say: it must not be mixed into its neighbours."""
 
 
 class Raster(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
 
 IMAGE, ROW, COLUMN, CLASS = "image", "row", "column", "class"
 OTHER_ARCHIVES = frozenset((".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst"))
+
+OTHER_SIZE = re.compile(r"pixels of \S+ m in .* are expected$")
+"""What ``bands.disagreement`` says of a scene that can be resampled."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,10 @@ def scene_of(source: Source) -> Scene:
     scene: Scene | None = None
     for row in source.stream():
         if isinstance(row.value, Unreadable):
-            raise GroundworkError(f"{row.value.original}: {row.value.reason}")
+            reason = row.value.reason
+            if OTHER_SIZE.match(reason):
+                reason += ": --resample nearest, bilinear or cubic brings them there"
+            raise GroundworkError(f"{row.value.original}: {reason}")
         if not isinstance(row.value, ChipReference):
             break
         if scene is not None and row.value.scene.path != scene.path:

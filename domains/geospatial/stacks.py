@@ -12,9 +12,9 @@ import numpy as np
 
 from domains.contract import GroundworkError
 from domains.geospatial.bands import REFLECTANCE_10000, RasterEncoding, in_ten_thousandths
-from domains.geospatial.geotiffs import GeoTiff, Grid
+from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.products import QUALITY
-from domains.geospatial.rasters import Channel, Header, explained, parsed_crs
+from domains.geospatial.rasters import Channel, Grid, Header, explained, parsed_crs
 
 STACK = "stack:"
 """How a stack is named as a path: ``stack:`` and its plan as JSON."""
@@ -45,6 +45,8 @@ class Stack:
     quality: tuple[str, str] | None = None
     """The file of a quality layer, and its name in ``products.QUALITY``."""
     resample: str = "no"
+    grid: Grid | None = None
+    """What all members are brought to; None = that of the finest."""
 
     @property
     def path(self) -> str:
@@ -72,6 +74,7 @@ def stack_of(path: str) -> Stack:
         tuple(Member(**member) for member in told["members"]),
         tuple(quality) if quality else None,
         told["resample"],
+        Grid(**told["grid"]) if told["grid"] else None,
     )
 
 
@@ -90,14 +93,16 @@ class StackRaster:
                     self._members.append(GeoTiff(member.path))
                     headers.append(_with_channel(self._members[-1].header, member))
             finest = max(headers, key=lambda header: header.height * header.width)
+            common = _on_grid(finest, stack.grid) if stack.grid else finest
             self._channels = [member.channel for member in stack.members]
-            self._bring_to(finest, headers, stack)
+            self._bring_to(common, finest, headers, stack)
             if stack.quality:
-                self._quality = self._opened_quality(stack.quality[0], finest)
+                self._quality = self._opened_quality(stack.quality[0], common, finest)
             rasters = [*self._members, *([self._quality] if self._quality else [])]
             self.header = replace(
-                finest,
+                common,
                 block_row_bytes=sum(raster.header.block_row_bytes for raster in rasters),
+                has_tiles=all(raster.header.has_tiles for raster in rasters),
                 channels=tuple(
                     _described(member, raster.header.channels[member.channel])
                     for member, raster in zip(stack.members, self._members, strict=True)
@@ -123,9 +128,9 @@ class StackRaster:
         for raster in (*self._members, *([self._quality] if self._quality else [])):
             raster.close()
 
-    def _bring_to(self, finest: Header, headers: Sequence[Header], stack: Stack) -> None:
-        """Open anew, on the grid of ``finest``, the members that are coarser."""
-        coarse = [place for place, header in enumerate(headers) if not _same_size(header, finest)]
+    def _bring_to(self, common: Header, finest: Header, headers: Sequence[Header], stack: Stack) -> None:
+        """Open anew, on the grid of ``common``, the members that have another."""
+        coarse = [place for place, header in enumerate(headers) if not _same_size(header, common)]
         for header, member in zip(headers, stack.members, strict=True):
             if fault := _elsewhere(header, finest):
                 raise GroundworkError(f"{member.band} {fault}")
@@ -139,19 +144,23 @@ class StackRaster:
         for place in coarse:
             member = stack.members[place]
             self._members[place].close()
-            self._members[place] = GeoTiff(member.path, _grid_of(finest, stack.resample, member.nodata))
+            self._members[place] = GeoTiff(member.path, _grid_of(common, stack.resample, member.nodata))
 
-    def _opened_quality(self, path: str, finest: Header) -> GeoTiff:
+    def _opened_quality(self, path: str, common: Header, finest: Header) -> GeoTiff:
         with explained(_file_name(path)):
             opened = GeoTiff(path)
-            if _same_size(opened.header, finest):
+            if _same_size(opened.header, common):
                 return opened
             fault = _elsewhere(opened.header, finest)
             opened.close()
             if fault:
                 raise GroundworkError(fault)
             # Its numbers are names of things, which have no mean.
-            return GeoTiff(path, _grid_of(finest, "nearest", None))
+            return GeoTiff(path, _grid_of(common, "nearest", None))
+
+
+def _on_grid(header: Header, grid: Grid) -> Header:
+    return replace(header, height=grid.height, width=grid.width, transform=grid.transform)
 
 
 def _grid_of(finest: Header, method: str, nodata: float | None) -> Grid:

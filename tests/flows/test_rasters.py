@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import rasterio
 from PIL import Image
+from pyogrio.raw import read as read_layer
 from rasterio.transform import from_origin
 from web_server import serving
 
@@ -231,6 +232,45 @@ def test_a_map_lies_where_its_scene_does_and_says_what_chips_say(
     assert (tags["model"], tags["mlflow_run"]) == ("burnt/1", burnt.run_id)
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert "map.tif: 0 " in journal.text
+
+
+def test_a_finer_scene_is_mapped_where_that_is_asked_for_with_its_patches(
+    module_home: Home, burnt: Version, tmp_path: Path, journal: Any
+) -> None:
+    pixels, _ = scene(4)
+    fine = write(tmp_path / "fine.tif", np.kron(pixels, np.ones((1, 4, 4), np.uint16)), BANDS, column=3)
+    with rasterio.open(fine, "r+") as file:
+        place = file.transform
+        file.transform = rasterio.Affine(5, 0, place.c, 0, -5, place.f)
+    told = {"model": "burnt@champion", "dataset": fine, "output": tmp_path / "map.tif"}
+    with pytest.raises(GroundworkError, match=r"fine.tif: pixels of .* are expected: --resample nearest"):
+        ask(module_home, journal, **told)
+    with pytest.raises(GroundworkError, match=r"must end in \.gpkg"):
+        ask(module_home, journal, **told, polygons=tmp_path / "patches.shp")
+    with pytest.raises(GroundworkError, match=r"patches of a map, and out\.parquet is none"):
+        ask(module_home, journal, **{**told, "output": tmp_path / "out.parquet"}, polygons="patches.gpkg")
+    assert [path.name for path in tmp_path.iterdir()] == ["fine.tif"]
+
+    made = ask(module_home, journal, **told, resample="bilinear", polygons=tmp_path / "patches.gpkg")
+    with rasterio.open(tmp_path / "map.tif") as answer:
+        assert (answer.transform, answer.shape) == (place, (SIDE, SIDE))
+    assert made.described()["polygons"] == str(tmp_path / "patches.gpkg")
+    told_of, _, _, columns = read_layer(tmp_path / "patches.gpkg")
+    table = dict(zip(told_of["fields"], columns, strict=True))
+    assert table["pixels"].sum() == SIDE * SIDE
+    assert table["area_ha"].sum() == pytest.approx(SIDE * SIDE * abs(place.determinant) / 1e4, rel=2e-3)
+
+
+def test_patches_stay_among_the_outputs_unless_the_user_is_trusted(
+    module_home: Home, burnt: Version, tmp_path: Path
+) -> None:
+    chip = module_home.inbox / "chip.tif"
+    module_home.inbox.mkdir(parents=True, exist_ok=True)
+    write(chip, scene(4)[0][:, :16, :16], BANDS, column=3)
+    journal = ConsoleJournal()
+    journal.trusted = False
+    with pytest.raises(GroundworkError, match="lies outside"):
+        ask(module_home, journal, model="burnt", dataset="chip.tif", polygons=tmp_path / "patches.gpkg")
 
 
 def test_a_scene_in_other_units_is_refused_and_leaves_nothing(

@@ -22,7 +22,7 @@ from scenes_to_map import (
 
 from domains.contract import Sample
 from domains.geospatial import maps
-from domains.geospatial.blending import RowBlend, tile_starts, tile_weights
+from domains.geospatial.blending import RowBlend, sections, tile_starts, tile_weights
 from domains.geospatial.maps import write_map
 
 
@@ -43,10 +43,10 @@ def test_the_blend_does_not_depend_on_the_order_of_tiles() -> None:
     tiles = [(column, random.random((CHIP, CHIP, 3), dtype=np.float32)) for column in tile_starts(100, CHIP)]
     blended = []
     for order in (tiles, tiles[::-1], random.permutation(np.array(tiles, dtype=object)).tolist()):
-        blend = RowBlend(100, CHIP, 3)
+        blend = RowBlend(sections(100, CHIP, 100)[0], CHIP, 3)
         for column, answers in order:
             blend.add(column, answers)
-        blended.append(blend.take(CHIP))
+        blended.append(blend.take(CHIP)[0])
     np.testing.assert_array_equal(blended[0], blended[1])
     np.testing.assert_array_equal(blended[0], blended[2])
 
@@ -69,10 +69,10 @@ def test_answers_pass_smoothly_from_tile_to_tile(tmp_path: Path) -> None:
 
 
 def test_a_tile_that_knows_nothing_leaves_the_answer_to_its_neighbours() -> None:
-    blend = RowBlend(28, CHIP, 1)
+    blend = RowBlend(sections(28, CHIP, 28)[0], CHIP, 1)
     blend.add(0, np.full((CHIP, CHIP, 1), 0.25))
     blend.add(12, np.full((CHIP, CHIP, 1), np.nan))
-    row = blend.take(CHIP)[3, :, 0]
+    row = blend.take(CHIP)[0][3, :, 0]
     assert (row[:CHIP] == 0.25).all()
     assert np.isnan(row[CHIP:]).all()
 

@@ -124,17 +124,18 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_a_disk_that_stops_taking_bytes_is_told_in_one_line(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: the writes fail in the same places."""
     write_scene(tmp_path / "scene.tif", 600, 600)
-    # 600 × 600 × 4 bytes: the rows do not fit, then the rows fit and their overviews do not.
+    # 600 × 600 × 4 bytes: the rows do not fit, then they do, and the map with its overviews does not.
     script = """
         import resource, sys
         from pathlib import Path
+        import numpy as np
         from domains.contract import GroundworkError
-        from scenes_to_map import BIOMASS, burnt, make
+        from scenes_to_map import BIOMASS, make
         folder = Path(sys.argv[1])
-        for limit in (400_000, 1_500_000):
+        for limit in (400_000, 1_450_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             try:
-                make(folder / "scene.tif", BIOMASS, burnt, folder / "map.tif")
+                make(folder / "scene.tif", BIOMASS, lambda it: np.sin(it[1])[:, None], folder / "map.tif")
             except GroundworkError as error:
                 print(error)
     """

@@ -1,0 +1,81 @@
+"""One map, in a process of its own: ``python -m benchmarks.mapping MODEL SCENE MAP THREADS``.
+
+Prints as JSON what it took: seconds of the model, of everything up to the last answered pixel, and of the
+overviews and the final file; and the most memory that was resident.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from domains.contract import MapWriter, Sample
+from domains.geospatial.maps import STREAMED
+from models.predictor import Predictor
+
+
+class ModelClock:
+    """Seconds inside the forward pass of a predictor's models."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+        for model in predictor.models:
+            model.register_forward_pre_hook(self._start)
+            model.register_forward_hook(self._stop)
+
+    def _start(self, *_: Any) -> None:
+        self._began = perf_counter()
+
+    def _stop(self, *_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += perf_counter() - self._began
+
+
+def make_map(
+    predictor: Predictor,
+    scene: Path,
+    path: Path,
+    predict: Callable[[Sequence[Sample]], np.ndarray] | None = None,
+) -> dict[str, float]:
+    """Map ``scene``; seconds by part."""
+    source = predictor.domain.open(scene, predictor.spec)
+    clock = ModelClock(predictor)
+    began = perf_counter()
+    streamed = began
+
+    def hear(fraction: float) -> None:
+        nonlocal streamed
+        if fraction <= STREAMED:
+            streamed = perf_counter()
+
+    writer, target = cast(MapWriter, predictor.domain), predictor.pixel_target
+    if target is None:
+        raise TypeError("a map is made by a model that answers pixels")
+    writer.write_map(source, target, predict or predictor.predict_pixels, path, {"model": "benchmark"}, hear)
+    return {
+        "model_s": clock.seconds,
+        "stream_s": streamed - began,
+        "finish_s": perf_counter() - streamed,
+    }
+
+
+def main() -> None:
+    folder, scene, path, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    took = make_map(Predictor.load(Path(folder)), Path(scene), Path(path))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({**{name: round(value, 3) for name, value in took.items()}, "peak_gb": round(peak, 3)}))
+
+
+if __name__ == "__main__":
+    main()
