@@ -85,7 +85,7 @@ def test_unknown_method_names_the_known_ones() -> None:
 
 def test_floors_give_finite_matrices_that_tell_molecules_apart() -> None:
     some = records(*ODD, "CCO", "CCN")
-    floors = MOLECULES.floors(TASK)
+    floors = MOLECULES.floors(TASK, SPEC)
     assert [floor.name for floor in floors] == ["ECFP4 + random forest", "descriptors + random forest"]
     for floor in floors:
         matrix = np.stack([floor.features(record) for record in some])
