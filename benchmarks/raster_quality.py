@@ -133,7 +133,7 @@ def _line(cell: Cell, home: Home, scratch: Path, options: argparse.Namespace) ->
         again=options.again,
         measure=lambda: tuned(cell, home, scratch),
     )
-    print(json.dumps({key: line[key] for key in ("value", "seconds", "epochs", "floors")}), file=sys.stderr)
+    print(json.dumps({key: line[key] for key in ("value", "seconds", "steps", "floors")}), file=sys.stderr)
     return line
 
 
@@ -172,7 +172,7 @@ def _logged(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "value": figures[metrics[0]],
         **figures,
-        "epochs": round(logged["epoch"]) if "epoch" in logged else None,
+        "steps": round(logged["training_steps"]),
         "training_seconds": round(logged.get("training_seconds", float("nan")), 1),
         "floors": floors,
     }

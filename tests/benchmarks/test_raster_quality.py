@@ -1,0 +1,70 @@
+"""The benchmark of raster quality: who is held out, who is drawn, and what is written for a fine-tuning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import raster_quality
+from domains.geospatial import GEOSPATIAL
+
+CLASSES = ("Forest", "River")
+NAMES = [f"2750/{name}/{name}_{number}.jpg" for name in CLASSES for number in range(1, 201)]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "chips.zip"
+    picture = tmp_path / "chip.jpg"
+    with ZipFile(path, "w") as target:
+        for place, name in enumerate(NAMES[::40]):
+            Image.fromarray(np.full((64, 64, 3), 20 * place, np.uint8)).save(picture)
+            target.write(picture, name)
+    return path
+
+
+def test_what_is_held_out_never_depends_on_the_draw() -> None:
+    draws = [raster_quality.eurosat_sides(NAMES, labels, seed) for labels in ("10", "all") for seed in (0, 1)]
+    held_out = {name for name in NAMES if raster_quality.is_held_out(name)}
+    assert 20 < len(held_out) < 60
+    assert all({name for name, side in draw.items() if side == "test"} == held_out for draw in draws)
+    few, other, every, _ = draws
+    assert few.keys() != other.keys()
+    assert every.keys() == set(NAMES)
+    kept = Counter((name.split("/")[1], side) for name, side in few.items() if side != "test")
+    assert kept == {(name, side): count for name in CLASSES for side, count in (("train", 8), ("val", 2))}
+
+
+def test_an_archive_says_its_classes_and_its_sides(archive: Path, tmp_path: Path) -> None:
+    sides = dict(zip(NAMES[::40], ["train", "val", "test", "train", "train"] * 2, strict=True))
+    written = raster_quality.write_eurosat(archive, tmp_path / "set.zip", sides)
+    source = GEOSPATIAL.open(written, GEOSPATIAL.encoding())
+    assert (source.split, source.targets) == ("given", ("label",))
+    found = Counter((row.fields["label"], row.fields["split"]) for row in source.stream())
+    assert found == Counter((name.split("/")[1], side) for name, side in sides.items())
+
+
+def test_each_fire_is_tested_on_once() -> None:
+    fires = [f"fire{number}.tif" for number in range(15)]
+    folds = [raster_quality.fold_of(fires, fold) for fold in range(raster_quality.FOLDS)]
+    assert all(fold.keys() == set(fires) for fold in folds)
+    tested = Counter(fire for fold in folds for fire, side in fold.items() if side == "test")
+    assert tested == dict.fromkeys(fires, 1)
+    assert all({"train", "val", "test"} == set(fold.values()) for fold in folds)
+
+
+def test_lines_become_means_with_intervals() -> None:
+    lines = [
+        {"set": "burn_scars", "labels": f"fold {fold}", "model": model, "value": value, "seconds": 10.0,
+         "floors": {"forest": {"miou": 0.5}}}
+        for model, values in (("ours", (0.6, 0.8)), ("from_scratch", (0.5, 0.5)))
+        for fold, value in enumerate(values)
+    ]  # fmt: skip
+    [rows] = raster_quality.table(lines)["labels"].values()
+    assert rows["ours"] == {"mean": 0.7, "seconds": 20, "interval": 0.196}
+    assert rows["forest"]["mean"] == 0.5
