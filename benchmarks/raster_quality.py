@@ -147,7 +147,7 @@ def tuned(cell: Cell, home: Home, scratch: Path) -> dict[str, Any]:
     from models.registry import Version
 
     domain = load_domain("geospatial")
-    path = cell.write(scratch / digest_of([cell.digest, cell.seed]))
+    path = cell.write(scratch / digest_of([cell.digest, cell.labels, cell.seed]))
     told = {"dataset": str(path), "seed": cell.seed, **cell.told, **OPTIONS[cell.model]}
     told["name"] = f"{cell.set.replace('_', '-')}-{digest_of([told, cell.labels])}"
     settings = settings_class("finetune", "geospatial")(**told)
