@@ -225,15 +225,27 @@ def _fill(sizes: np.ndarray, rooms: list[float], taken: list[int]) -> list[int]:
         side = next((side for side in sides if size <= left[side]), last)
         left[side] -= size
         chosen.append(side)
+    # Where groups are few and large, none may fit into the room of a side: it is given the smallest then.
+    for side in (*sides, last):
+        if taken[side] or side in chosen or rooms[side] < 1 - 1e-9:
+            continue
+        spare = [place for place, giver in enumerate(chosen) if taken[giver] or chosen.count(giver) > 1]
+        if spare:
+            chosen[min(spare, key=lambda place: (sizes[place], place))] = side
     return chosen
 
 
 def _refuse_empty(side: np.ndarray, spec: SplitSpec, groups: int) -> None:
     for where, (name, fraction) in enumerate(zip(SIDES, spec.fractions, strict=True)):
         if fraction > 0 and not (side == where).any():
-            needed = math.ceil(1 / min(fraction for fraction in spec.fractions if fraction > 0))
+            rows = math.ceil(1 / min(fraction for fraction in spec.fractions if fraction > 0))
+            sides = sum(fraction > 0 for fraction in spec.fractions)
             raise GroundworkError(
-                f"{len(side)} usable rows in {groups} {spec.method} groups leave nothing for {name}: "
-                f"give at least {needed} rows"
-                + (", or split at random" if spec.method != "random" and len(side) >= needed else "")
+                f"{len(side)} usable rows in {groups} groups (split {spec.method}) leave nothing for {name}: "
+                "give "
+                + (
+                    f"at least {rows} rows"
+                    if len(side) < rows
+                    else f"rows of at least {sides} groups, or split at random"
+                )
             )

@@ -52,7 +52,7 @@ def shown(table: pd.DataFrame) -> list[dict[str, str]]:
             "producer's accuracy": _figure(row[PRODUCERS]),
             "IoU": _figure(row[IOU]),
             "mapped (% of the test area)": f"{100 * row[MAPPED]:.2f}",
-            f"estimated (95% interval of {row[GROUPS]} groups)": f"{100 * row[ESTIMATED]:.2f} ± "
+            f"estimated (95% interval, groups: {row[GROUPS]})": f"{100 * row[ESTIMATED]:.2f} ± "
             + ("unknown" if np.isnan(row[REACH]) else f"{100 * row[REACH]:.2f}"),
         }
         for row in table.to_dict("records")

@@ -49,8 +49,10 @@ def ingest(
         first = next(iter(store.rejects()), None)
         why = f"; the first reason: {first.reason}" if first else ""
         raise GroundworkError(f"no valid {domain.noun} in {source.origin}{why}")
+    first = next(iter(store.rejects()), None)
     journal.say(
         f"{source.name}: {store.counts.records:,} of {store.counts.rows:,} rows can be used, "
         f"{store.counts.rejects:,} rejected"
+        + (f"; the first, {first.original[:60]}: {first.reason}" if first else "")
     )
     return store

@@ -60,8 +60,9 @@ def find_file(name: str, home: Home, *, trusted: bool) -> Path:
         raise GroundworkError(f"there is no file {name}: check the path")
     shown = ", ".join(str(root) for root in roots)
     raise GroundworkError(
-        f"there is no dataset {name!r}: upload it, put its file into {home.inbox}, "
-        f"or name a file below one of {shown}"
+        f"there is no dataset {name!r}"
+        + (", and no file or folder of that name" if trusted else "")
+        + f": upload it, put its file into {home.inbox}, or name a file below one of {shown}"
     )
 
 

@@ -51,7 +51,7 @@ class TrackedRun:
         server = _address_for_browsers()
         if server.startswith("http"):
             return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        return f"MLflow run {self.run_id} (start `groundwork up` to see it)"
+        return f"{self.run_id} (start `groundwork up` to see it)"
 
     def artifact_url(self, path: str) -> str:
         """Where a browser finds one of its artifacts."""

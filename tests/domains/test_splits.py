@@ -101,6 +101,19 @@ def test_too_few_rows_says_how_many_are_needed(method: str) -> None:
         split(np.array([], int), SplitSpec(method=method, seed=0), [])
 
 
+def test_few_large_groups_leave_none_of_the_sides_empty() -> None:
+    """As whole scenes: none of three fits into a tenth of the rows."""
+    for seed in range(5):
+        found = split(
+            np.repeat([0, 1, 2], [16, 20, 28]),
+            SplitSpec(method="scene", seed=seed),
+            [str(n) for n in range(64)],
+        )
+        assert sorted(len(side) for side in (found.train, found.val, found.test)) == [16, 20, 28]
+    with pytest.raises(GroundworkError, match="at least 3 groups"):
+        split(np.repeat([0, 1], 32), SplitSpec(method="scene", seed=0), [str(n) for n in range(64)])
+
+
 def test_one_scaffold_for_all_points_to_the_random_split() -> None:
     with pytest.raises(GroundworkError, match="random"):
         split(np.zeros(50, int), SplitSpec(method="scaffold", seed=0), [str(n) for n in range(50)])

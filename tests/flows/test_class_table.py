@@ -36,7 +36,7 @@ def test_accuracies_and_shares_of_each_class() -> None:
     assert (water["mapped_share"], water["estimated_share"]) == pytest.approx((23 / 60, 24 / 60))
     assert 0 < water["estimated_share_95"] < 1
     words = shown(table)
-    assert words[0]["estimated (95% interval of 3 groups)"].startswith("40.00 ± ")
+    assert words[0]["estimated (95% interval, groups: 3)"].startswith("40.00 ± ")
     assert words[2]["user's accuracy"] == words[2]["IoU"] == "–"
 
 
@@ -45,7 +45,7 @@ def test_chips_of_one_group_are_one_cluster() -> None:
     assert together["estimated_share_95"][0] > 2 * apart["estimated_share_95"][0]
     alone = of([WET, DRY], [4, 4])
     assert np.isnan(alone["estimated_share_95"][0])
-    assert shown(alone)[0]["estimated (95% interval of 1 groups)"].endswith("± unknown")
+    assert shown(alone)[0]["estimated (95% interval, groups: 1)"].endswith("± unknown")
 
 
 def test_other_answers_have_no_such_table() -> None:
