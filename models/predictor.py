@@ -295,8 +295,8 @@ class Predictor:
         """Outputs [n, outputs] as table columns, ``TARGET_prediction`` for each target.
 
         A regression target's column is its value, a binary target's the probability of its second
-        class, a multiclass target's the most probable class, with ``TARGET_probability`` beside it. Where
-        pixels are answered, ``TARGET_share_CLASS`` is the share of each class.
+        class, a multiclass target's the most probable class, with ``TARGET_probability_CLASS`` beside it for
+        each. Where pixels are answered, ``TARGET_share_CLASS`` is the share of each class.
         A foundation gives ``embedding_0`` and so on.
         """
         if self.contract.task is None:
@@ -315,7 +315,8 @@ class Predictor:
                 labels = np.full(len(values), None, dtype=object)
                 labels[answered] = np.array(target.classes, dtype=object)[values[answered].argmax(1)]
                 table[f"{target.name}_prediction"] = labels
-                table[f"{target.name}_probability"] = values.max(1)
+                for column, name in enumerate(target.classes):
+                    table[f"{target.name}_probability_{name}"] = values[:, column]
             else:
                 table[f"{target.name}_prediction"] = values[:, 0]
         return table

@@ -183,7 +183,8 @@ def test_answers_in_words(saved: Path) -> None:
 def test_answers_as_columns(saved: Path) -> None:
     outputs = np.array([[1.5, 0.2, 0.1, 0.2, 0.7], [np.nan] * 5], np.float32)
     table = Predictor.load(saved).columns(outputs)
-    assert list(table) == ["logp_prediction", "toxic_prediction", "phase_prediction", "phase_probability"]
+    of_classes = [f"phase_probability_{name}" for name in ("gas", "liquid", "solid")]
+    assert list(table) == ["logp_prediction", "toxic_prediction", "phase_prediction", *of_classes]
     assert table["phase_prediction"].tolist() == ["solid", None]
-    assert table["phase_probability"][0] == pytest.approx(0.7)
+    assert [table[name][0] for name in of_classes] == pytest.approx([0.1, 0.2, 0.7])
     assert np.isnan(table["logp_prediction"][1])
