@@ -42,7 +42,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "from_scratch": {"foundation": "none"},
     "probe": {"mode": "probe"},
 }
-NEIGHBOURS = "frozen + nearest neighbours"
 LABELS = ("10", "50", "100", "all")
 """Of each class; a fifth of them is to choose by."""
 VALIDATION = 5
@@ -90,7 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--labels", nargs="+", choices=LABELS, default=list(LABELS), help="EuroSAT's, per class"
     )
-    parser.add_argument("--models", nargs="+", choices=[*OPTIONS, NEIGHBOURS], help="default: all")
+    parser.add_argument("--models", nargs="+", choices=OPTIONS, help="default: all")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)), help="of the fires")
     parser.add_argument("--pairs", action="store_true", help="fires before and after, as a change")
     parser.add_argument("--held-out", metavar="ZIP", help="write the chips that are held out, and stop")

@@ -26,6 +26,7 @@ from small_rasters import (
 from transformers import AutoModel
 
 from domains.contract import GroundworkError, Target, TargetSpec
+from domains.geospatial import GEOSPATIAL, RasterEncoding
 from models.encoder import parameter_count
 from models.masked_rasters import EDGES, STATISTICS
 from models.pretraining import PretrainingModel
@@ -382,6 +383,11 @@ def test_presets_have_their_sizes(preset: str, least: float, most: float) -> Non
 
 BAND = TargetSpec("band", "channel", "reals", STATISTICS)
 EDGE = TargetSpec("edges", "token", "reals", EDGES)
+
+
+def test_the_domain_and_the_encoder_agree_on_the_sizes_of_targets() -> None:
+    sizes = {target.name: target.size for target in GEOSPATIAL.pretraining_targets(RasterEncoding())}
+    assert sizes == {"patch": 8 * 8, "edges": EDGES, "band": STATISTICS}
 
 
 def test_a_band_is_summed_up_as_numpy_does(encoder: RasterViT) -> None:
