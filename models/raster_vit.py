@@ -74,8 +74,10 @@ class RasterViTConfig(EncoderConfig):
 class Patches(NamedTuple):
     """B samples of T dates of h × w patches, N = T * h * w, of C bands at most."""
 
+    pixels: torch.Tensor
+    """[B, C, H, W] or [B, T, C, H, W], standardised."""
     values: torch.Tensor
-    """[B, N, C * patch²], standardised; NaN where there is no data."""
+    """[B, N, C * patch²], the same in patches; NaN where there is no data."""
     share: torch.Tensor
     """[B, N], share of the values that are data."""
     rotation: torch.Tensor
@@ -290,7 +292,7 @@ class RasterViT(Encoder):
         rotation = rotation.repeat(dates, 1)[None, :, None, None]
         added = self.whereabouts(images, dates, batch.get("place"), batch.get("day"))
         context = None if added is None else added.repeat_interleave(rows * columns, 1)
-        return Patches(values, share, rotation, source, context, (dates, rows, columns))
+        return Patches(standardised, values, share, rotation, source, context, (dates, rows, columns))
 
     def embed(
         self,
@@ -333,8 +335,7 @@ class RasterViT(Encoder):
         patches = self.cut(batch)
         tokens = self.embed(patches)
         # Dates lie behind one another, so that a head sees what has changed.
-        pixels = self.reader.standardise(batch["pixels"], batch["source"])
-        pixels = pixels.flatten(1, 2) if pixels.dim() == 5 else pixels
+        pixels = patches.pixels.flatten(1, -3)
         seen = pixels.isfinite()
         return DenseFeatures(
             tokens.unflatten(1, patches.grid).permute(0, 1, 4, 2, 3).flatten(1, 2),
@@ -381,9 +382,9 @@ class RasterViT(Encoder):
             if target.name == "patch":
                 filled = self._filled_in(tokens, hidden, patches, wanted)
             elif target.name == "edges":
-                filled = (self.decoder.widen(tokens[hidden]), self._edges(batch)[hidden])
+                filled = (self.decoder.widen(tokens[hidden]), self._edges(patches)[hidden])
             else:
-                filled = self._summed_up(pooled, batch)
+                filled = self._summed_up(pooled, patches)
             features[target.name], truths[target.name] = filled
         return Masked(
             features, truths, (pooled, self._other_view(batch, ratio, generator)) if views else None
@@ -400,18 +401,17 @@ class RasterViT(Encoder):
         share = patches.share.gather(1, chosen) * seen
         return pooled_of(self.embed(patches, chosen, share), share > 0)
 
-    def _edges(self, batch: Batch) -> torch.Tensor:
+    def _edges(self, patches: Patches) -> torch.Tensor:
         """Edges of every patch of every date, [B, N, EDGES]."""
-        pixels = self.reader.standardise(batch["pixels"], batch["source"])
+        pixels = patches.pixels
         return edges(pixels.flatten(0, -4), self.patch).view(len(pixels), -1, EDGES)
 
-    def _summed_up(self, pooled: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _summed_up(self, pooled: torch.Tensor, patches: Patches) -> tuple[torch.Tensor, torch.Tensor]:
         """Features [M, D] and truths [M, STATISTICS] of each band of each chip, of the latest date."""
         assert self.decoder is not None  # noqa: S101 - narrows the type
-        pixels = batch["pixels"][:, -1] if batch["pixels"].dim() == 5 else batch["pixels"]
-        latest = self.reader.standardise(pixels, batch["source"])
+        latest = patches.pixels[:, -1] if patches.pixels.dim() == 5 else patches.pixels
         features, truths = [], []
-        for place, among in self.reader.sources(batch["source"]):
+        for place, among in self.reader.sources(patches.source):
             count = self.reader.count(place)
             own, its = (pooled, latest) if among is None else (pooled[among], latest[among])
             codes = self.reader.codes(place, range(count))
