@@ -50,7 +50,20 @@ def main() -> None:
     line = measured(
         "raster_training",
         code=[
-            *(f"models/{name}.py" for name in ("bands", "encoder", "pretraining", "raster_vit")),
+            *(
+                f"models/{name}.py"
+                for name in (
+                    "band_filters",
+                    "bands",
+                    "encoder",
+                    "masked_rasters",
+                    "patches",
+                    "pretraining",
+                    "raster_targets",
+                    "raster_vit",
+                    "visual_words",
+                )
+            ),
             "models/vision_blocks.py",
             "benchmarks/raster_training.py",
         ],

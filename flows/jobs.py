@@ -74,7 +74,8 @@ class TrainingRun:
 
 def learns_computed(job: Job) -> bool:
     """Whether pretraining predicts what the domain computes of whole records."""
-    return any(target.level == "sample" for target in job.domain.pretraining_targets(job.spec))
+    computed = {target.name for target in job.domain.computed(job.spec)}
+    return any(target.name in computed for target in job.domain.pretraining_targets(job.spec))
 
 
 @contextmanager

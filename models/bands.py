@@ -1,14 +1,7 @@
-"""What an encoder of images knows of bands: their statistics, and the filters that read them.
-
-Filters are generated from a band's centre wavelength (DOFA, Xiong et al. 2024), so that one set of
-weights reads any set of optical bands; channels without a wavelength, such as the polarisations of a
-radar, have an embedding of their own.
-"""
+"""What an encoder of images knows of bands: their statistics, and what its filters make of their pixels."""
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +10,7 @@ import torch
 from torch import nn
 
 from domains.contract import GroundworkError, Sample
+from models.band_filters import BandCodes, BandFilters, Textures
 
 MEASURED_SAMPLES, MEASURED_PIXELS = 1024, 1024
 """Statistics are taken from at most so many samples, and so many pixels of each."""
@@ -26,9 +20,6 @@ TAILS = (1.0, 99.0)
 
 LIKE_WAVELENGTH = 0.05
 """Largest relative difference between two wavelengths of one band as two sensors have it."""
-
-CODE = 64
-"""Width of the code of a band."""
 
 Band = Mapping[str, Any]
 """A band as an encoding describes it: ``name``, ``unit``, ``wavelength`` (nm or None), ``polarisation``."""
@@ -84,48 +75,8 @@ def measure(samples: Sequence[Sample], columns: Sequence[int], bands: Sequence[B
     return statistics
 
 
-class BandFilters(nn.Module):
-    """Generates the filters that turn patches of any set of bands into tokens.
-
-    The code of a band (sines and cosines of the logarithm of its wavelength, or a learned vector) goes
-    through a small network, whose outputs mix a basis of filters.
-    """
-
-    def __init__(self, patch: int, width: int, basis: int, channels: int) -> None:
-        super().__init__()
-        self.patch, self.width = patch, width
-        self.mix = nn.Sequential(
-            nn.Linear(CODE, 2 * CODE), nn.GELU(), nn.Linear(2 * CODE, basis), nn.LayerNorm(basis)
-        )
-        self.basis = nn.Parameter(torch.zeros(basis, patch * patch * width))
-        self.channel = nn.Embedding(channels, CODE)
-
-    def forward(self, wavelengths: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-        """Wavelengths [C] in nm, and rows int64 [C] of channels or -1 -> filters [C * patch², width].
-
-        Divided by the root of C, so that tokens have the same scale whatever the number of bands.
-        """
-        codes = self.codes(wavelengths, channels)
-        filters = self.mix(codes.to(self.basis.dtype)) @ self.basis
-        return filters.view(-1, self.width) / len(codes) ** 0.5
-
-    def codes(self, wavelengths: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-        """What tells bands apart, [C, CODE]; arguments as of ``forward``."""
-        # At the lowest frequency all that is optical spans half a turn; at the highest, 20 nm in the red do.
-        frequency = torch.logspace(0, math.log10(120), CODE // 2, device=wavelengths.device)
-        angle = torch.log(wavelengths.float() / 1000)[:, None] * frequency
-        optical = torch.cat([angle.sin(), angle.cos()], -1)
-        return torch.where(channels[:, None] < 0, optical, self.channel(channels.clamp(min=0)))
-
-    def add_channel(self, name: str) -> None:
-        """A row more for a channel, whose start depends on its name alone."""
-        known = self.channel.weight.data
-        start = torch.randn(1, CODE, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-        self.channel = nn.Embedding(len(known) + 1, CODE, _weight=torch.cat([known, start.to(known)]))
-
-
 class BandReader(nn.Module):
-    """From pixels in physical units to what the filters of their bands make of them.
+    """From pixels in physical units to what the filters of their bands, and of small windows, make of them.
 
     It holds the statistics of every band that is ``known``. ``readings`` says for each source of samples
     which of them its bands are, in its order.
@@ -141,11 +92,16 @@ class BandReader(nn.Module):
         known: Sequence[Band],
         readings: Sequence[Sequence[int]],
         channels: Sequence[str],
-        filters: BandFilters,
+        *,
+        patch: int,
+        width: int,
+        basis: int,
     ) -> None:
         super().__init__()
         self.known, self.readings, self.channels = list(known), list(readings), list(channels)
-        self.filters = filters
+        self.coded = BandCodes(len(channels))
+        self.filters = BandFilters(patch, width, basis)
+        self.textures = Textures(patch, width, basis)
         # One element for each known band; ``fit`` fills them.
         self.register_buffer("mean", torch.zeros(len(known)))
         self.register_buffer("spread", torch.ones(len(known)))
@@ -180,7 +136,7 @@ class BandReader(nn.Module):
         """Say for each known band which filters are its own, and make room for new channels."""
         for name in [channel_name(band) for band in self.known if band["wavelength"] is None]:
             if name not in self.channels:
-                self.filters.add_channel(name)
+                self.coded.add_channel(name)
                 self.channels.append(name)
         rows = [
             self.channels.index(channel_name(band)) if band["wavelength"] is None else -1
@@ -214,16 +170,17 @@ class BandReader(nn.Module):
 
         ``kept`` are the bands of each source that are looked at; None is all.
         """
-        pixels = self.filters.patch**2
+        pixels = self.filters.side**2
         parts, places = [], []
         for place, among in self.sources(source):
             columns = list(range(self.count(place)) if kept is None else kept[place])
             own = values if among is None else values[among]
             if len(columns) * pixels < own.shape[-1]:
                 own = own.unflatten(-1, (-1, pixels))[:, :, columns].flatten(-2)
-            rows = [self.readings[place][column] for column in columns]
-            filters = self.filters(self.wavelength[rows], self.channel[rows])
-            parts.append(own.nan_to_num(0.0).to(filters.dtype) @ filters)
+            codes = self.codes(place, columns)
+            filters = self.filters(codes)
+            patterns = self.textures(own, codes)
+            parts.append(own.nan_to_num(0.0).to(filters.dtype) @ filters + patterns)
             places.append(among)
         if len(parts) == 1:
             return parts[0]
@@ -239,4 +196,5 @@ class BandReader(nn.Module):
     def codes(self, source: int, columns: Sequence[int]) -> torch.Tensor:
         """What tells some bands of a source apart, [columns, CODE]."""
         rows = [self.readings[source][column] for column in columns]
-        return self.filters.codes(self.wavelength[rows], self.channel[rows])
+        coded: torch.Tensor = self.coded(self.wavelength[rows], self.channel[rows])
+        return coded

@@ -107,6 +107,9 @@ class Encoder(PreTrainedModel):
         for encoding, samples in inputs:
             self.fit_input(encoding, samples)
 
+    def fit_targets(self, samples: Sequence[Sample]) -> None:
+        """Measure in training samples what ``masked_forward`` is to predict, where it is not in a sample."""
+
     def tokens(self, sample: Sample) -> int:
         """How many tokens a sample becomes; batches group samples of like size."""
         raise NotImplementedError

@@ -6,33 +6,41 @@ et al. 2022, and Presto, Tseng et al. 2023, found to pay).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.bands import CODE
+from models.band_filters import CODE
+from models.bands import BandReader
+from models.patches import Patches
+from models.raster_targets import EDGES, band_statistics, edges, evened
 from models.vision_blocks import VisionBlock, key_bias
+from models.visual_words import Vocabulary
 from models.whereabouts import MOST_DATES
 
-FLAT = 1e-4
-"""Added to the variance of a patch, in standardised units: the noise of flat ones is not worth predicting."""
+Asked = tuple[torch.Tensor, torch.Tensor]
+"""Features [M, D], of which a head is to say truths [M, k]."""
 
 ALL_BANDS = 0.5
 """How often all bands are seen."""
-
-MOST_PREDICTED = 4
-"""Bands that are filled in at once: of chips with more, others each time."""
 
 HIDDEN_DATE = 0.25
 """How often one of several dates is hidden before patches of the others are."""
 
 
 class MaskedDecoder(nn.Module):
-    """Fills in hidden patches from the embeddings of visible ones, half as wide as the encoder."""
+    """Fills in hidden patches from the embeddings of visible ones, half as wide as the encoder.
 
-    def __init__(self, encoder_width: int, heads: int, intermediate: int, layers: int) -> None:
+    It also says what else pretraining asks, and what is true of it.
+    """
+
+    vocabularies: nn.ModuleList
+
+    def __init__(
+        self, encoder_width: int, heads: int, intermediate: int, layers: int, bands: Sequence[int]
+    ) -> None:
         super().__init__()
         width = encoder_width // 2
         self.narrow = nn.Linear(encoder_width, width)
@@ -42,6 +50,7 @@ class MaskedDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Linear(width, encoder_width)
         self.band = nn.Linear(CODE, encoder_width, bias=False)
+        self.make_vocabularies(bands)
 
     def forward(
         self,
@@ -69,81 +78,67 @@ class MaskedDecoder(nn.Module):
             tokens = layer(tokens, rotation, bias)
         return self.norm(tokens)
 
-    def in_bands(self, tokens: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Tokens [M, D / 2] and codes of bands [C, CODE] -> what each says of each band, [M, C, D]."""
-        return self.widen(tokens)[:, None] + self.band(codes.to(tokens.dtype))
+    def make_vocabularies(self, bands: Sequence[int]) -> None:
+        """Room for the visual words of sources of so many bands."""
+        self.vocabularies = nn.ModuleList(Vocabulary(count) for count in bands)
 
+    def fill_in(
+        self,
+        reader: BandReader,
+        patches: Patches,
+        tokens: torch.Tensor,
+        hidden: torch.Tensor,
+        wanted: Sequence[int],
+    ) -> Asked:
+        """The band that is ``wanted`` of each source, in each ``hidden`` [B, N] patch: truths [M, patch²]."""
+        pixels = reader.filters.side**2
+        features, truths = [], []
+        for place, among in reader.sources(patches.source):
+            its = hidden if among is None else torch.zeros_like(hidden).index_copy(0, among, hidden[among])
+            own = patches.values[its].unflatten(-1, (-1, pixels))
+            [code] = reader.codes(place, wanted[place : place + 1])
+            features.append(self.widen(tokens[its]) + self._said(code))
+            truths.append(evened(own[:, : reader.count(place)])[:, wanted[place]])
+        return torch.cat(features), torch.cat(truths)
 
-STATISTICS = 10
-"""Numbers that ``band_statistics`` gives of a band."""
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-EVERY = 4
-"""Quantiles are taken of every fourth pixel: sorting them all costs as much as a layer."""
-LEAST = 0.02
-"""Added before a logarithm is taken, in spreads of a band."""
-NEAR, FAR = 1, 4
-"""Pixels between which differences are taken."""
+    def trace(self, patches: Patches, tokens: torch.Tensor, hidden: torch.Tensor, patch: int) -> Asked:
+        """Edges of each ``hidden`` [B, N] patch of ``patch`` pixels: truths [M, EDGES]."""
+        pixels = patches.pixels
+        truths = edges(pixels.flatten(0, -4), patch).view(len(pixels), -1, EDGES)
+        return self.widen(tokens[hidden]), truths[hidden]
 
+    def sum_up(self, reader: BandReader, patches: Patches, pooled: torch.Tensor) -> Asked:
+        """What each band of each chip looks like, on the latest date: truths [M, STATISTICS]."""
+        features, truths = [], []
+        for place, own, its in self._by_source(reader, patches, pooled):
+            codes = reader.codes(place, range(reader.count(place)))
+            features.append((own[:, None] + self._said(codes)).flatten(0, 1))
+            truths.append(band_statistics(its).flatten(0, 1))
+        return torch.cat(features), torch.cat(truths)
 
-def band_statistics(pixels: torch.Tensor) -> torch.Tensor:
-    """What each band of standardised chips [B, C, H, W] looks like on the whole, [B, C, ``STATISTICS``].
+    def spell(self, reader: BandReader, patches: Patches, pooled: torch.Tensor) -> Asked:
+        """The visual words of each chip, on the latest date: truths [B, BAG]."""
+        features, truths = [], []
+        for place, own, its in self._by_source(reader, patches, pooled):
+            codes = reader.codes(place, range(reader.count(place)))
+            features.append(own + self._said(codes).mean(0))
+            truths.append(self.vocabularies[place](its))
+        return torch.cat(features), torch.cat(truths)
 
-    Mean, logarithms of the spread and of the differences between near and far pixels, correlation with the
-    mean of all bands (twice), quantiles; all of about unit spread. NaN for a band without data. To predict
-    them from a part of a chip is to an image what descriptors are to a molecule.
-    """
-    flat = pixels.flatten(2)
-    mean = flat.nanmean(2)
-    centred = flat - mean[..., None]
-    spread = centred.square().nanmean(2).sqrt()
-    brightness = flat.nanmean(1, keepdim=True)
-    brightness = brightness - brightness.nanmean(2, keepdim=True)
-    shared = (brightness * centred).nanmean(2)
-    correlation = shared / (brightness.square().nanmean(2).sqrt() * spread + LEAST**2)
-    quantiles = torch.nanquantile(flat[..., ::EVERY], torch.tensor(QUANTILES, device=pixels.device), dim=2)
-    logarithms = [(it + LEAST).log() for it in (spread, _apart(pixels, NEAR), _apart(pixels, FAR))]
-    return torch.cat([torch.stack([mean, *logarithms, 2 * correlation], 2), quantiles.permute(1, 2, 0)], 2)
+    def _said(self, codes: torch.Tensor) -> torch.Tensor:
+        """What heads are told of bands, so that they know which they are asked about."""
+        told: torch.Tensor = self.band(codes.to(self.band.weight.dtype))
+        return told
 
-
-ORIENTATIONS, CELLS = 8, 2
-EDGES = ORIENTATIONS * CELLS**2
-"""Numbers that ``edges`` gives of a patch."""
-FAINT = 0.01
-"""Added to the strength of edges before its logarithm is taken, in spreads of a band."""
-
-
-def edges(pixels: torch.Tensor, patch: int) -> torch.Tensor:
-    """How strong the edges of each direction are in standardised images [B, C, H, W], [B, N, ``EDGES``].
-
-    Logarithms of histograms of oriented gradients of the mean of all bands, in ``CELLS``² cells of each patch
-    (Dalal & Triggs 2005; as a target of masked prediction: MaskFeat, Wei et al. 2022).
-    """
-    bright = F.pad(pixels.nanmean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    across = (bright[..., 1:-1, 2:] - bright[..., 1:-1, :-2]).nan_to_num(0.0)
-    down = (bright[..., 2:, 1:-1] - bright[..., :-2, 1:-1]).nan_to_num(0.0)
-    turns = torch.atan2(down, across) / (2 * torch.pi)
-    bins = (turns * ORIENTATIONS).round().long() % ORIENTATIONS
-    strength = torch.hypot(across, down)
-    images, _, height, width = strength.shape
-    sorted_by = strength.new_zeros(images, ORIENTATIONS, height, width).scatter_(1, bins, strength)
-    cells_of_grid = (height // patch * CELLS, width // patch * CELLS)
-    cells = (F.adaptive_avg_pool2d(sorted_by, cells_of_grid) + FAINT).log()
-    grid = cells.view(images, ORIENTATIONS, height // patch, CELLS, width // patch, CELLS)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(images, -1, EDGES)
-
-
-def _apart(pixels: torch.Tensor, step: int) -> torch.Tensor:
-    """Mean absolute difference between pixels ``step`` apart, down and across, [B, C]."""
-    down = (pixels[..., step:, :] - pixels[..., :-step, :]).abs().flatten(2).nanmean(2)
-    return (down + (pixels[..., step:] - pixels[..., :-step]).abs().flatten(2).nanmean(2)) / 2
-
-
-def evened(patches: torch.Tensor) -> torch.Tensor:
-    """Patches [M, C, k] scaled to their own mean and spread over all bands; NaN stays NaN."""
-    # Most have no gaps, and to look for some in each costs as much as a layer.
-    mean_of = torch.nanmean if patches.isnan().any() else torch.mean
-    centred = patches - mean_of(patches, (1, 2), keepdim=True)
-    return centred * (mean_of(centred.square(), (1, 2), keepdim=True) + FLAT).rsqrt()
+    @staticmethod
+    def _by_source(
+        reader: BandReader, patches: Patches, pooled: torch.Tensor
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Each source with the embeddings [b, D] and latest images [b, C, H, W] of its chips."""
+        latest = patches.pixels[:, -1] if patches.pixels.dim() == 5 else patches.pixels
+        for place, among in reader.sources(patches.source):
+            own, its = (pooled, latest) if among is None else (pooled[among], latest[among])
+            yield place, own, its[:, : reader.count(place)]
 
 
 def visible_order(mask: torch.Tensor, dates: int, generator: torch.Generator | None) -> torch.Tensor:
@@ -162,9 +157,9 @@ def kept_bands(count: int, generator: torch.Generator | None) -> Sequence[int]:
     return _drawn(count, 1 + int(_chance(generator) * (count - 1)), generator)
 
 
-def predicted_bands(count: int, generator: torch.Generator | None) -> Sequence[int]:
-    """Bands of ``count`` that are filled in."""
-    return range(count) if count <= MOST_PREDICTED else _drawn(count, MOST_PREDICTED, generator)
+def predicted_band(count: int, generator: torch.Generator | None) -> int:
+    """The band of ``count`` that is filled in, another each time: all at once cost a step too much."""
+    return int(_chance(generator) * count)
 
 
 def _drawn(count: int, wanted: int, generator: torch.Generator | None) -> list[int]:

@@ -65,10 +65,11 @@ class PretrainingModel(nn.Module):
 
     def fit_scaling(self, samples: Sequence[Sample]) -> None:
         """Set the scaling of every sample-level target of reals or bits from training samples."""
+        self.encoder.fit_targets(samples)
         for target in self.targets:
             if target.kind == "bits":
                 self._fit_bits(target, samples)
-            if target.kind != "reals" or target.level != "sample":
+            if target.kind != "reals" or target.level != "sample" or target.name not in samples[0]:
                 continue
             values = np.stack([sample[target.name] for sample in samples]).astype(np.float64)
             with warnings.catch_warnings():

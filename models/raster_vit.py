@@ -15,7 +15,7 @@ filters and what is filled in follow from the wavelength of each band.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,20 +23,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
-from models.bands import BandFilters, BandReader
+from models.band_filters import BandFilters
+from models.bands import BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
-from models.masked_rasters import (
-    EDGES,
-    MaskedDecoder,
-    band_statistics,
-    edges,
-    evened,
-    kept_bands,
-    predicted_bands,
-    visible_order,
-)
+from models.masked_rasters import MaskedDecoder, kept_bands, predicted_band, visible_order
 from models.orientations import oriented
+from models.patches import Patches, pooled_of, rows_of
 from models.vision_blocks import VisionBlock, key_bias, rotations
+from models.visual_words import MEASURED_IMAGES, Vocabulary
 from models.whereabouts import Whereabouts
 
 
@@ -52,7 +46,7 @@ class RasterViTConfig(EncoderConfig):
     num_hidden_layers: int = 4
     num_attention_heads: int = 6
     intermediate_size: int = 768
-    filter_basis: int = 12
+    filter_basis: int = 8
     """How many filters are mixed into those of a band."""
     decoder_layers: int = 2
     """Blocks of the decoder, half as wide as the encoder's; 0 once it is discarded."""
@@ -69,25 +63,6 @@ class RasterViTConfig(EncoderConfig):
         self.readings = self.readings or []
         self.channels = self.channels or ["VV", "VH", "HH", "HV"]
         super().__post_init__(**kwargs)
-
-
-class Patches(NamedTuple):
-    """B samples of T dates of h × w patches, N = T * h * w, of C bands at most."""
-
-    pixels: torch.Tensor
-    """[B, C, H, W] or [B, T, C, H, W], standardised."""
-    values: torch.Tensor
-    """[B, N, C * patch²], the same in patches; NaN where there is no data."""
-    share: torch.Tensor
-    """[B, N], share of the values that are data."""
-    rotation: torch.Tensor
-    """Complex [1, N, 1, 1, d / 2], turns heads of d numbers."""
-    source: torch.Tensor
-    """int64 [B], which reading each sample is for."""
-    context: torch.Tensor | None
-    """[B, N, D], what date and place add to each token; None where nothing is known of either."""
-    grid: tuple[int, int, int]
-    """T, h, w."""
 
 
 class RasterViT(Encoder):
@@ -133,7 +108,9 @@ class RasterViT(Encoder):
             config.known_bands or (),
             config.readings or (),
             config.channels or (),
-            BandFilters(self.patch, width, config.filter_basis, len(config.channels or ())),
+            patch=self.patch,
+            width=width,
+            basis=config.filter_basis,
         )
         self.patch_bias = nn.Parameter(torch.zeros(width))
         self.gap = nn.Parameter(torch.zeros(width))
@@ -154,8 +131,7 @@ class RasterViT(Encoder):
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
         elif isinstance(module, BandFilters):
-            # Coefficients have unit variance: so have the tokens of patches that have it.
-            nn.init.normal_(module.basis, std=(len(module.basis) ** 0.5 * self.patch) ** -1)
+            module.begin()
         elif isinstance(module, MaskedDecoder):
             nn.init.normal_(module.hidden, std=0.02)
             nn.init.normal_(module.age, std=0.02)
@@ -199,6 +175,8 @@ class RasterViT(Encoder):
         self.config.known_bands = [dict(band) for band in self.reader.known]
         self.config.readings = [list(reading) for reading in self.reader.readings]
         self.config.channels = list(self.reader.channels)
+        if self.decoder is not None:
+            self.decoder.make_vocabularies([len(reading) for reading in self.reader.readings])
 
     def _refuse_misfit(self, asked: dict[str, Any]) -> None:
         if asked["patch"] != self.patch:
@@ -229,7 +207,24 @@ class RasterViT(Encoder):
             config.num_attention_heads // 2,
             config.intermediate_size // 2,
             config.decoder_layers,
+            [len(reading) for reading in config.readings or ()],
         )
+
+    def fit_targets(self, samples: Sequence[Sample]) -> None:
+        """Find the visual words of each source."""
+        if self.decoder is None:
+            return
+        sources = np.array([int(sample.get("source", 0)) for sample in samples])
+        for place, vocabulary in enumerate(self.decoder.vocabularies):
+            own = np.random.default_rng(0).permutation(np.flatnonzero(sources == place))
+            assert isinstance(vocabulary, Vocabulary)  # noqa: S101 - narrows the type
+            vocabulary.fit([self._latest(samples[int(row)], place) for row in own[:MEASURED_IMAGES]])
+
+    def _latest(self, sample: Sample, source: int) -> torch.Tensor:
+        """The last date of a sample, standardised, [C, H, W]."""
+        pixels = torch.from_numpy(np.array(sample["pixels"], np.float32))
+        pixels = pixels[-1] if pixels.dim() == 4 else pixels
+        return self.reader.standardise(pixels[None], torch.tensor([source]))[0]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples -> ``size`` and ``source`` int64 [B], ``pixels`` float32 [B, C, H, W] or [B, T, C, H, W].
@@ -354,15 +349,15 @@ class RasterViT(Encoder):
     ) -> Masked:
         """Hide ``ratio`` of the patches that hold data, and often some bands and dates, and embed the rest.
 
-        Targets are what is in a hidden ``patch``, in one band after the other: standardised, scaled to the
-        mean and the spread of that patch over all bands, NaN where there is no data; its ``edges``; and what
-        each ``band`` of a chip looks like on the whole.
+        Targets are what is in a hidden ``patch`` in one of the bands: standardised, scaled to the mean and
+        the spread of that patch over all bands, NaN where there is no data; its ``edges``; what each ``band``
+        of a chip looks like on the whole; and the visual ``words`` of the chip.
         """
         if self.decoder is None:
             raise GroundworkError("a tuned encoder has no decoder left: pretrain its foundation instead")
         counts = [len(reading) for reading in self.reader.readings]
         kept = [kept_bands(count, generator) for count in counts]
-        wanted = [predicted_bands(count, generator) for count in counts]
+        wanted = [predicted_band(count, generator) for count in counts]
         patches = self.cut(batch)
         mask = patches.share > 0
         order = visible_order(mask, patches.grid[0], generator)
@@ -380,12 +375,14 @@ class RasterViT(Encoder):
         features, truths = {}, {}
         for target in targets:
             if target.name == "patch":
-                filled = self._filled_in(tokens, hidden, patches, wanted)
+                asked = self.decoder.fill_in(self.reader, patches, tokens, hidden, wanted)
             elif target.name == "edges":
-                filled = (self.decoder.widen(tokens[hidden]), self._edges(patches)[hidden])
+                asked = self.decoder.trace(patches, tokens, hidden, self.patch)
+            elif target.name == "band":
+                asked = self.decoder.sum_up(self.reader, patches, pooled)
             else:
-                filled = self._summed_up(pooled, patches)
-            features[target.name], truths[target.name] = filled
+                asked = self.decoder.spell(self.reader, patches, pooled)
+            features[target.name], truths[target.name] = asked
         return Masked(
             features, truths, (pooled, self._other_view(batch, ratio, generator)) if views else None
         )
@@ -401,24 +398,6 @@ class RasterViT(Encoder):
         share = patches.share.gather(1, chosen) * seen
         return pooled_of(self.embed(patches, chosen, share), share > 0)
 
-    def _edges(self, patches: Patches) -> torch.Tensor:
-        """Edges of every patch of every date, [B, N, EDGES]."""
-        pixels = patches.pixels
-        return edges(pixels.flatten(0, -4), self.patch).view(len(pixels), -1, EDGES)
-
-    def _summed_up(self, pooled: torch.Tensor, patches: Patches) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features [M, D] and truths [M, STATISTICS] of each band of each chip, of the latest date."""
-        assert self.decoder is not None  # noqa: S101 - narrows the type
-        latest = patches.pixels[:, -1] if patches.pixels.dim() == 5 else patches.pixels
-        features, truths = [], []
-        for place, among in self.reader.sources(patches.source):
-            count = self.reader.count(place)
-            own, its = (pooled, latest) if among is None else (pooled[among], latest[among])
-            codes = self.reader.codes(place, range(count))
-            features.append((own[:, None] + self.decoder.band(codes.to(own.dtype))).flatten(0, 1))
-            truths.append(band_statistics(its[:, :count]).flatten(0, 1))
-        return torch.cat(features), torch.cat(truths)
-
     def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
         """Chips turned and mirrored."""
         pixels = batch["pixels"]
@@ -428,36 +407,6 @@ class RasterViT(Encoder):
             pixels, labels = oriented([pixels, labels.view(len(labels), *pixels.shape[-2:])])
             labels = labels.flatten(1)
         return {**batch, "pixels": pixels}, labels
-
-    def _filled_in(
-        self,
-        tokens: torch.Tensor,
-        hidden: torch.Tensor,
-        patches: Patches,
-        wanted: Sequence[Sequence[int]],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features [M, D] and truths [M, patch²] of the ``wanted`` bands of each ``hidden`` [B, N] patch."""
-        assert self.decoder is not None  # noqa: S101 - narrows the type
-        features, truths = [], []
-        for place, among in self.reader.sources(patches.source):
-            its = hidden if among is None else torch.zeros_like(hidden).index_copy(0, among, hidden[among])
-            own = patches.values[its].unflatten(-1, (-1, self.patch**2))
-            codes = self.reader.codes(place, wanted[place])
-            features.append(self.decoder.in_bands(tokens[its], codes).flatten(0, 1))
-            truths.append(evened(own[:, : self.reader.count(place)])[:, list(wanted[place])].flatten(0, 1))
-        return torch.cat(features), torch.cat(truths)
-
-
-def pooled_of(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean [B, D] of the tokens [B, K, D] within ``mask``; they are zero elsewhere."""
-    return tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-def rows_of(table: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Rows ``chosen`` int64 [B, K] of each table [B, N, k]: [B, K, k]."""
-    first = torch.arange(len(chosen), device=chosen.device)[:, None] * table.shape[1]
-    # Whole rows, which is much faster than to gather element by element.
-    return table.flatten(0, 1).index_select(0, (chosen + first).flatten()).view(*chosen.shape, -1)
 
 
 AutoConfig.register(RasterViTConfig.model_type, RasterViTConfig)

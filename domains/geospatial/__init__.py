@@ -40,6 +40,9 @@ EDGES = 32
 BAND_STATISTICS = 10
 """Of mean, spread, texture and the like, as the encoder computes them."""
 
+BAG_OF_WORDS = 512
+"""Of how often visual words occur in a chip, as the encoder finds them."""
+
 
 class Geospatial:
     """The domain of rasters; see ``domains.contract.Domain`` for what each method owes."""
@@ -94,12 +97,13 @@ class Geospatial:
         return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
-        """The pixels of each patch in a band, its edges, and what a band looks like on the whole."""
+        """The pixels of each patch in a band, its edges, what a band looks like on the whole, and words."""
         pixels = cast(RasterEncoding, spec).patch ** 2
         return (
             TargetSpec("patch", "token", "reals", pixels),
             TargetSpec("edges", "token", "reals", EDGES),
             TargetSpec("band", "channel", "reals", BAND_STATISTICS),
+            TargetSpec("words", "sample", "reals", BAG_OF_WORDS),
         )
 
     def computed(self, spec: EncodingSpec) -> Sequence[TargetSpec]:

@@ -23,8 +23,11 @@ from small_rasters import (
     textures,
 )
 
-from domains.contract import GroundworkError, Sample
+from domains.contract import GroundworkError, Sample, TargetSpec
 from models.raster_vit import RasterViT
+from models.visual_words import BAG
+
+WORDS = TargetSpec("words", "sample", "reals", BAG)
 
 
 def test_statistics_are_those_of_the_samples_without_gaps_and_tails() -> None:
@@ -79,8 +82,8 @@ def test_a_new_channel_starts_alike_whatever_else_there_is() -> None:
     both, one = encoder_of(), encoder_of()
     both.fit_input(Encoding(bands=(radar("slope"), radar("height"))), textures(2, 2))
     one.fit_input(Encoding(bands=(radar("height"),)), textures(2, 1))
-    torch.testing.assert_close(both.reader.filters.channel.weight[-1], one.reader.filters.channel.weight[-1])
-    assert (both.reader.filters.channel.weight[-1] != both.reader.filters.channel.weight[-2]).any()
+    torch.testing.assert_close(both.reader.coded.channel.weight[-1], one.reader.coded.channel.weight[-1])
+    assert (both.reader.coded.channel.weight[-1] != both.reader.coded.channel.weight[-2]).any()
 
 
 @pytest.mark.parametrize(
@@ -124,9 +127,28 @@ def test_sources_with_bands_of_their_own_share_a_batch() -> None:
     np.testing.assert_allclose(together, apart[[0, 4, 1, 5, 2, 6, 3]], atol=1e-5)
     with torch.no_grad():
         masked = encoder.masked_forward(encoder.collate(samples), [PATCH], 0.5)
-    # Five bands are more than are filled in at once.
-    assert masked.features["patch"].shape == ((4 * 4 + 3 * 3) * 8, 32)
+    assert masked.features["patch"].shape == ((4 + 3) * 8, 32)
     assert masked.targets["patch"].isfinite().all()
+
+
+def test_each_source_has_words_of_its_own() -> None:
+    encoder = encoder_of()
+    task = Encoding(bands=(NIR, RED, SWIR, GREEN, radar("VV", "VV")))
+    colour, many = textures(24, 3), textures(20, 5, seed=1)
+    encoder.fit_inputs([(RGB, colour), (task, many)])
+    samples = [{**sample, "source": np.int64(len(sample["pixels"]) == 5)} for sample in (*many, *colour)]
+    encoder.fit_targets(samples)
+    with torch.no_grad():
+        masked = encoder.masked_forward(encoder.collate(samples), [WORDS], 0.5)
+    assert masked.features["words"].shape == (44, 32)
+    truths = masked.targets["words"]
+    # By source, each scaled to its own mean.
+    np.testing.assert_allclose(truths[:24].mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(truths[24:].mean(0), 0, atol=1e-3)
+    encoder.fit_inputs([(RGB, colour)])
+    with torch.no_grad():
+        unknown = encoder.masked_forward(encoder.collate(colour), [WORDS], 0.5)
+    assert unknown.targets["words"].isnan().all()  # they were others, of other sources
 
 
 def test_a_source_of_other_bands_is_refused_with_its_bands() -> None:

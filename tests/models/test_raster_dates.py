@@ -46,8 +46,8 @@ def test_a_head_sees_every_date_of_a_pixel(encoder: RasterViT) -> None:
 
 def test_hidden_patches_of_all_dates_are_filled_in(encoder: RasterViT) -> None:
     masked = encoder.masked_forward(encoder.collate([pair(1, 2), pair(3, 4)]), [PATCH], 0.75)
-    assert masked.features["patch"].shape == (2 * 24 * 3, 32)
-    assert masked.targets["patch"].shape == (2 * 24 * 3, 64)
+    assert masked.features["patch"].shape == (2 * 24, 32)
+    assert masked.targets["patch"].shape == (2 * 24, 64)
 
 
 def test_another_number_of_dates_is_refused(encoder: RasterViT) -> None:
