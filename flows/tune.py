@@ -19,6 +19,7 @@ from flows.labelled import LabelledData
 from flows.starting_point import starting_point
 from flows.warm_start import WarmStart
 from models.encoder import Encoder, parameter_count
+from models.probe import solve
 from models.progress import Progress
 from models.settings import TrainingSettings, TuningSettings
 from models.targets import is_pixel_task, pixel_labels
@@ -102,10 +103,18 @@ def _trained(
 ) -> TrainingResult:
     tuning = run.job.settings.part(TuningSettings)
     encoder: Any = model.encoder
+    known, asked = _Labelled(data, data.split.train), _Labelled(data, data.split.val)
+    if tuning.mode == "probe" and not model.answers_pixels:
+        asked_for = run.job.settings.part(TrainingSettings)
+        if asked_for.epochs or asked_for.learning_rate:
+            run.job.journal.say("a probe is solved at once: epochs and learning_rate have no part in it")
+        return solve(
+            model, known, asked, collate=_Collator(encoder), batch_size=training.batch_size, report=report
+        )
     return train(
         model,
-        _Labelled(data, data.split.train),
-        _Labelled(data, data.split.val),
+        known,
+        asked,
         collate=_Collator(encoder),
         lengths=data.store.tokens[data.split.train],
         settings=training,

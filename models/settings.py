@@ -49,7 +49,8 @@ class TuningSettings(BaseModel):
     mode: Annotated[
         Mode,
         Field(
-            description="What learns: probe = a linear head on the frozen encoder; lora = low-rank "
+            description="What learns: probe = a linear head on the frozen encoder (solved at once, without "
+            "epochs or a learning rate, but for answers about pixels); lora = low-rank "
             "additions and the head; full = every weight; ensemble = several times every weight, from other "
             "seeds, and the mean of their answers"
         ),

@@ -187,7 +187,7 @@ class _Stop:
 
 
 @contextmanager
-def _stoppable() -> Iterator[_Stop]:
+def stoppable() -> Iterator[_Stop]:
     """Collect SIGTERM and SIGINT instead of dying in the middle of an optimiser step."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -284,7 +284,7 @@ def train(
             shutil.rmtree(old, ignore_errors=True)
     else:
         _find_best_again(checkpoint)
-    with _stoppable() as stop, _checkpointed(model, settings.gradient_checkpointing):
+    with stoppable() as stop, _checkpointed(model, settings.gradient_checkpointing):
         listener = _Listener(report, stop)
         trainer = _BucketingTrainer(
             model,
