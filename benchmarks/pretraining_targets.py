@@ -16,17 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import ttest_rel
 from sklearn.metrics import r2_score
 
+from benchmarks.ablation import pretrain, say_nothing, summary
 from benchmarks.ledger import arguments, measured
 from benchmarks.molecules import SPEC, encode_all, open_molecules, sample_smiles
-from domains.contract import Record, Sample, Target, TargetSpec
+from domains.contract import Record, Sample, Target
 from domains.molecules import MOLECULES
 from flows.yardstick import Yardstick
 from models.encoder import Encoder, create_encoder
 from models.pretraining import PretrainingModel
-from models.progress import Progress
 from models.settings import TrainingSettings
 from models.targets import number_of
 from models.training import train
@@ -44,6 +43,7 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
 }
 """Targets that are left out, by what the arm is called."""
 TASK = "boiling-points"
+FIGURES = ("frozen_r2", "tuned_r2")
 LABELLED, HELD_OUT, TO_CHOOSE_BY = 400, 2000, 80
 TUNING_EPOCHS = 15
 
@@ -68,7 +68,7 @@ def main() -> None:
         for arm in options.arms:
             line = measured(
                 NAME,
-                code=["models", "domains/molecules", "benchmarks/pretraining_targets.py"],
+                code=["models", "domains/molecules", "benchmarks/ablation.py", f"benchmarks/{NAME}.py"],
                 data=source.digest,
                 seed=seed,
                 device="cuda" if torch.cuda.is_available() else "cpu",
@@ -80,7 +80,8 @@ def main() -> None:
                 f"{arm} seed {seed}: frozen R² {line['frozen_r2']}, tuned {line['tuned_r2']}", file=sys.stderr
             )
             lines[arm].append(line)
-    print(json.dumps({"benchmark": NAME, "task": TASK, "seeds": options.seeds, "arms": summary(lines)}))
+    table = summary(lines, FIGURES)
+    print(json.dumps({"benchmark": NAME, "task": TASK, "seeds": options.seeds, "arms": table}))
 
 
 def ablate(arm: str, corpus: Callable[[int], Sequence[Sample]], seed: int, epochs: int) -> dict[str, float]:
@@ -89,7 +90,8 @@ def ablate(arm: str, corpus: Callable[[int], Sequence[Sample]], seed: int, epoch
     encoder = create_encoder("molecules", "tiny", SPEC)
     targets = [it for it in MOLECULES.pretraining_targets(SPEC) if it.name not in LEFT_OUT[arm]]
     if targets:
-        _pretrain(encoder, targets, corpus(seed), seed, epochs)
+        settings = TrainingSettings(epochs=epochs, batch_size=128, learning_rate=1e-3, seed=seed)
+        pretrain(PretrainingModel(encoder, targets, mask_ratio=0.4), corpus(seed), settings)
     samples, values = _labelled()
     order = np.random.default_rng(seed).permutation(len(samples))[: LABELLED + HELD_OUT]
     learnt, held = order[:LABELLED], order[LABELLED : LABELLED + HELD_OUT]
@@ -99,47 +101,6 @@ def ablate(arm: str, corpus: Callable[[int], Sequence[Sample]], seed: int, epoch
         "frozen_r2": round(frozen, 4),
         "tuned_r2": round(float(r2_score(values[held], answered)), 4),
     }
-
-
-def summary(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """By arm: means over the seeds, and of what is lost without a target its p-value (paired t-test)."""
-    told: dict[str, Any] = {}
-    for arm, of_seeds in lines.items():
-        told[arm] = {}
-        for figure in ("frozen_r2", "tuned_r2"):
-            values = [line[figure] for line in of_seeds]
-            told[arm][figure] = round(float(np.mean(values)), 4)
-            if arm != "all" and "all" in lines and len(values) > 1:
-                whole = [line[figure] for line in lines["all"]]
-                told[arm][f"{figure}_lost"] = round(float(np.mean(whole) - np.mean(values)), 4)
-                told[arm][f"{figure}_p"] = round(float(ttest_rel(whole, values).pvalue), 4)
-    return told
-
-
-def _pretrain(
-    encoder: Encoder, targets: Sequence[TargetSpec], corpus: Sequence[Sample], seed: int, epochs: int
-) -> None:
-    model = PretrainingModel(encoder, targets, mask_ratio=0.4)
-    model.fit_scaling(corpus[:20_000])
-    settings = TrainingSettings(epochs=epochs, batch_size=128, learning_rate=1e-3, seed=seed)
-    few = corpus[:512]  # the loss that is watched chooses nothing: there is one epoch, or the last is best
-
-    def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-        return {"batch": encoder.collate(samples)}
-
-    with TemporaryDirectory() as folder:
-        lengths = [encoder.tokens(sample) for sample in corpus]
-        train(
-            model,
-            corpus,
-            few,
-            collate=collate,
-            lengths=lengths,
-            settings=settings,
-            folder=Path(folder),
-            resume=False,
-            report=_say_nothing,
-        )
 
 
 def _tuned(
@@ -168,7 +129,7 @@ def _tuned(
             settings=TrainingSettings(epochs=TUNING_EPOCHS, batch_size=32, learning_rate=5e-4, seed=seed),
             folder=Path(folder),
             resume=False,
-            report=_say_nothing,
+            report=say_nothing,
         )
     model.eval()
     answers = []
@@ -177,10 +138,6 @@ def _tuned(
             batch = encoder.collate([samples[place] for place in held[start : start + 128]])
             answers.append(model.outputs(model(batch)["logits"])[:, 0].numpy())
     return np.concatenate(answers)
-
-
-def _say_nothing(progress: Progress) -> None:
-    """There is a line for each arm."""
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import pretraining_targets
+from benchmarks import ablation, pretraining_targets
 from benchmarks.molecules import encode_all
 from domains.molecules import MOLECULES
 
@@ -24,13 +24,12 @@ def labelled(molecules: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]
 
 def test_an_arm_is_trained_on_what_is_left(labelled: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     learnt: list[set[str]] = []
-    pretrain = pretraining_targets._pretrain
 
-    def watched(encoder: Any, targets: Any, *rest: Any) -> None:
-        learnt.append({target.name for target in targets})
-        pretrain(encoder, targets, *rest)
+    def watched(model: Any, *rest: Any) -> None:
+        learnt.append({target.name for target in model.targets})
+        ablation.pretrain(model, *rest)
 
-    monkeypatch.setattr(pretraining_targets, "_pretrain", watched)
+    monkeypatch.setattr(pretraining_targets, "pretrain", watched)
     known = {target.name for target in MOLECULES.pretraining_targets(MOLECULES.encoding())}
     assert all(set(left_out) <= known for left_out in pretraining_targets.LEFT_OUT.values())
     for arm in ("no_descriptors", "masks_alone", "untrained"):
@@ -47,7 +46,7 @@ def test_losses_are_paired_by_seed() -> None:
         {"frozen_r2": line["frozen_r2"] - 0.02 - 0.001 * place, "tuned_r2": 0.9}
         for place, line in enumerate(whole)
     ]
-    told = pretraining_targets.summary({"all": whole, "no_masks": less})
+    told = ablation.summary({"all": whole, "no_masks": less}, pretraining_targets.FIGURES)
     assert told["all"] == {"frozen_r2": 0.8, "tuned_r2": 0.9}
     assert told["no_masks"]["frozen_r2_lost"] == pytest.approx(0.021)
     assert told["no_masks"]["frozen_r2_p"] < 0.01
