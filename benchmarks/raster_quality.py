@@ -41,7 +41,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
     "from_scratch": {"foundation": "none"},
     "probe": {"mode": "probe"},
+    "from_scratch_probe": {"foundation": "none", "mode": "probe"},
 }
+NEIGHBOURS = {"knn": "foundation", "from_scratch_knn": "none"}
+"""Classes by the nearest neighbours in frozen embeddings, and whose those are."""
 LABELS = ("10", "50", "100", "all")
 """Of each class; a fifth of them is to choose by."""
 VALIDATION = 5
@@ -89,12 +92,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--labels", nargs="+", choices=LABELS, default=list(LABELS), help="EuroSAT's, per class"
     )
-    parser.add_argument("--models", nargs="+", choices=OPTIONS, help="default: all")
+    known = [*OPTIONS, *NEIGHBOURS]
+    parser.add_argument("--models", nargs="+", choices=known, help="default: all (kNN: of EuroSAT alone)")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)), help="of the fires")
     parser.add_argument("--pairs", action="store_true", help="fires before and after, as a change")
     parser.add_argument("--held-out", metavar="ZIP", help="write the chips that are held out, and stop")
     options = parser.parse_args()
-    options.models = options.models or list(OPTIONS)
+    options.models = options.models or [*OPTIONS, *(NEIGHBOURS if options.set == "eurosat" else ())]
     return options
 
 
@@ -114,7 +118,7 @@ class Cell:
 def _line(cell: Cell, home: Home, scratch: Path, options: argparse.Namespace) -> Line:
     from models.shipped import read_card, shipped_for
 
-    shipped = shipped_for("geospatial") if cell.model != "from_scratch" else None
+    shipped = shipped_for("geospatial") if not cell.model.startswith("from_scratch") else None
     print(f"{cell.set}, {cell.labels}, {cell.model}, seed {cell.seed}", file=sys.stderr)
     line = measured(
         NAME,
@@ -130,7 +134,7 @@ def _line(cell: Cell, home: Home, scratch: Path, options: argparse.Namespace) ->
             **cell.told,
         },
         again=options.again,
-        measure=lambda: tuned(cell, home, scratch),
+        measure=lambda: (nearest if cell.model in NEIGHBOURS else tuned)(cell, home, scratch),
     )
     print(json.dumps({key: line[key] for key in ("value", "seconds", "steps", "floors")}), file=sys.stderr)
     return line
@@ -156,6 +160,38 @@ def tuned(cell: Cell, home: Home, scratch: Path) -> dict[str, Any]:
     )
     assert isinstance(version, Version)  # noqa: S101 - narrows the type: so does every fine-tuning
     return {**_logged(version, METRICS[cell.set]), "seconds": round(perf_counter() - started, 1)}
+
+
+def nearest(cell: Cell, home: Home, scratch: Path) -> dict[str, Any]:
+    """Which class the nearest chips are of, in the embeddings of a foundation or of an untrained encoder."""
+    import torch
+
+    from domains.contract import Record, Sample
+    from domains.geospatial import GEOSPATIAL, RasterEncoding
+    from flows.yardstick import Neighbours
+    from models.encoder import create_encoder
+    from models.shipped import load_shipped, shipped_for
+
+    started = perf_counter()
+    path = cell.write(scratch / digest_of([cell.digest, cell.labels, cell.seed]))
+    source = GEOSPATIAL.open(path, RasterEncoding())
+    sides: dict[bool, list[tuple[Sample, str]]] = {True: [], False: []}
+    for row in source.stream():
+        record = GEOSPATIAL.read(row, source.encoding)
+        if isinstance(record, Record):
+            sample = GEOSPATIAL.encode(record, source.encoding)
+            sides[row.fields["split"] == "test"].append((sample, row.fields["label"]))
+    (known, known_classes), (asked, asked_classes) = (zip(*sides[it], strict=True) for it in (False, True))
+    torch.manual_seed(cell.seed)
+    shipped = shipped_for("geospatial") if NEIGHBOURS[cell.model] == "foundation" else None
+    encoder = (
+        load_shipped(shipped).encoder if shipped else create_encoder("geospatial", "tiny", source.encoding)
+    )
+    encoder.fit_input(source.encoding, known)
+    classes = [np.array(known_classes), np.array(asked_classes)]
+    accuracy = round(Neighbours(known, asked, classes, "label").measure(encoder), 4)
+    seconds = round(perf_counter() - started, 1)
+    return {"value": accuracy, "accuracy": accuracy, "steps": 0, "seconds": seconds, "floors": {}}
 
 
 def _logged(version: Version, metrics: Sequence[str]) -> dict[str, Any]:

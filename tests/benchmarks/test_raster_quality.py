@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks import raster_quality
 from domains.geospatial import GEOSPATIAL
+from flows.home import Home
 
 CLASSES = ("Forest", "River")
 NAMES = [f"2750/{name}/{name}_{number}.jpg" for name in CLASSES for number in range(1, 201)]
@@ -47,6 +48,25 @@ def test_an_archive_says_its_classes_and_its_sides(archive: Path, tmp_path: Path
     assert (source.split, source.targets) == ("given", ("label",))
     found = Counter((row.fields["label"], row.fields["split"]) for row in source.stream())
     assert found == Counter((name.split("/")[1], side) for name, side in sides.items())
+
+
+def test_neighbours_are_those_of_frozen_embeddings(tmp_path: Path) -> None:
+    archive, picture, chance = tmp_path / "chips.zip", tmp_path / "chip.jpg", np.random.default_rng(0)
+    sides = {}
+    with ZipFile(archive, "w") as target:
+        for place in range(24):
+            name = f"2750/{('Dark', 'Bright')[place % 2]}/{place}.jpg"
+            pixels = chance.normal(60 + 120 * (place % 2), 20, (64, 64, 3)).clip(0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(picture)
+            target.write(picture, name)
+            sides[name] = "test" if place < 8 else "train"
+
+    def write(path: Path) -> Path:
+        return raster_quality.write_eurosat(archive, path.with_suffix(".zip"), sides)
+
+    cell = raster_quality.Cell("eurosat", "from_scratch_knn", 0, "8", "digest", write, {})
+    found = raster_quality.nearest(cell, Home(tmp_path / "home"), tmp_path)
+    assert found["value"] == found["accuracy"] == 1.0
 
 
 def test_each_fire_is_tested_on_once() -> None:
