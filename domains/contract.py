@@ -133,6 +133,8 @@ class Source:
     """Split method that suits these rows where none is asked for; empty = the domain's first."""
     split_columns: Mapping[str, str] = field(default_factory=dict)
     """Column that decides in a split by ``time`` or ``given``, where the source knows it."""
+    marking: Mapping[str, str] = field(default_factory=dict)
+    """What decides in a split by ``time`` or ``given``, in words, where it need be no column of a table."""
     remarks: tuple[str, ...] = ()
     """What whoever learns from these rows must know, in whole sentences: said, and kept with the run."""
     simulated: bool = False

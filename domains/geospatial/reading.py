@@ -24,7 +24,7 @@ from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
 from domains.geospatial.remote import is_url, locate, suffix_of, without_query
 from domains.geospatial.scenes import LabelRaster, Scene
-from domains.geospatial.splitting import TIME, suited
+from domains.geospatial.splitting import MARKING, TIME, suited
 from domains.tables import Unreadable
 
 __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
@@ -168,6 +168,7 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
         classes={LABEL: found.classes} if found.classes else {},
         split=split.method,
         split_columns=split.columns,
+        marking=MARKING,
         remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
         map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
