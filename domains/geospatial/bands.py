@@ -142,7 +142,8 @@ def disagreement(wanted: Sequence[BandSpec], found: Sequence[BandSpec]) -> str:
     if missing:
         odd = [band for band in found if not any(band.measures(want) for want in wanted)]
         if not odd:
-            return f"no {listed(missing)}, which {'is' if len(missing) == 1 else 'are'} expected"
+            be = "is" if len(missing) == 1 else "are"
+            return f"no {listed(missing)}, which {be} expected, but {listed(found) if found else 'none'}"
         be = "is" if len(missing) == 1 else "are"
         return f"{listed(odd)} where {listed(_beside(missing, odd), bare=True)} {be} expected"
     for want in wanted:
