@@ -137,6 +137,10 @@ class Source:
     """What decides in a split by ``time`` or ``given``, in words, where it need be no column of a table."""
     remarks: tuple[str, ...] = ()
     """What whoever learns from these rows must know, in whole sentences: said, and kept with the run."""
+    row_remarks: tuple[str, ...] = ()
+    """What whoever reads answers to these rows must know, in whole sentences: what a row is."""
+    whole_numbers: tuple[str, ...] = ()
+    """Columns that hold whole numbers, and are written as such into tables of answers."""
     simulated: bool = False
     """Whether the rows were made up by a program: whatever is made from them says so."""
     map_suffix: str = ""

@@ -14,7 +14,7 @@ from domains.geospatial import declared as declaring
 from domains.geospatial import stac
 from domains.geospatial.archives import File, digest_file, list_files, read_text, spelled
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
-from domains.geospatial.chips import LABEL, ChipReference, references
+from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
 from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
 from domains.geospatial.deliveries import alone, gathered
@@ -172,10 +172,22 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
         remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
         map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
+        whole_numbers=(ROW, COLUMN),
+        row_remarks=() if labelling.points else tuple(_several(scenes, spec.chip)),
     )
 
 
 def _refuse_column(name: str, input_column: str | None) -> None:
+def _several(scenes: Sequence[Scene], chip: int) -> Iterator[str]:
+    """What to know of images that are larger than a chip."""
+    larger = [scene for scene in scenes if count_chips(scene, chip) > 1]
+    if larger:
+        yield (
+            f"{len(larger):,} of {len(scenes):,} images are larger than a chip of {chip} × {chip} pixels: "
+            f"each becomes several rows, whose {ROW} and {COLUMN} say at which pixel of it they begin."
+        )
+
+
     if input_column not in (None, IMAGE):
         raise GroundworkError(f"{name} holds images, not columns: leave out --input-column")
 

@@ -169,7 +169,9 @@ def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
     ask(module_home, journal, model="burnt", dataset=whole, output=tmp_path / "out.parquet")
     answered = pd.read_parquet(tmp_path / "out.parquet")
     assert answered["status"].tolist() == ["ok"] * 4
-    assert answered["row"].astype(int).tolist() == [0, 0, 16, 16]
+    assert answered[["row", "column"]].to_numpy().tolist() == [[0, 0], [0, 16], [16, 0], [16, 16]]
+    assert answered["row"].dtype == np.int64
+    assert "1 of 1 images are larger than a chip of 16 × 16 pixels: each becomes several rows" in journal.text
     shares = answered[["mask_share_0", "mask_share_1"]].to_numpy()
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
 
