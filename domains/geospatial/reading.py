@@ -67,17 +67,18 @@ class _Chips:
     def _around(self, points: Points) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
         """The chip around each point, on every scene that shows it."""
         seen: set[int] = set()
-        for inspected in self.scenes:
-            if inspected.scene is None:
-                continue
-            for number, row, column in points.on(inspected.scene):
+        half = self.chip // 2
+        usable = [(inspected, inspected.scene) for inspected in self.scenes if inspected.scene is not None]
+        for inspected, scene in usable:
+            for number, row, column in points.on(scene):
                 seen.add(number)
-                half = self.chip // 2
                 fields = {**_fields(inspected), **points.fields[number]}
-                yield ChipReference(inspected.scene, row - half, column - half), fields
-        for number in sorted(set(range(len(points.places))) - seen):
+                yield ChipReference(scene, row - half, column - half), fields
+        beside = sorted(set(range(len(points.places))) - seen)
+        reasons = points.why_nowhere(beside, [scene for _, scene in usable])
+        for number, reason in zip(beside, reasons, strict=True):
             where = ", ".join(f"{coordinate:.9g}" for coordinate in points.places[number])
-            yield Unreadable("on none of the scenes", where), {IMAGE: "", **points.fields[number]}
+            yield Unreadable(reason, where), {IMAGE: "", **points.fields[number]}
 
 
 def _fields(inspected: Inspected) -> dict[str, str]:
@@ -171,13 +172,12 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
         marking=MARKING,
         remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
-        map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
         whole_numbers=(ROW, COLUMN),
         row_remarks=() if labelling.points else tuple(_several(scenes, spec.chip)),
+        map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
     )
 
 
-def _refuse_column(name: str, input_column: str | None) -> None:
 def _several(scenes: Sequence[Scene], chip: int) -> Iterator[str]:
     """What to know of images that are larger than a chip."""
     larger = [scene for scene in scenes if count_chips(scene, chip) > 1]
@@ -188,6 +188,7 @@ def _several(scenes: Sequence[Scene], chip: int) -> Iterator[str]:
         )
 
 
+def _refuse_column(name: str, input_column: str | None) -> None:
     if input_column not in (None, IMAGE):
         raise GroundworkError(f"{name} holds images, not columns: leave out --input-column")
 
