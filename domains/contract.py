@@ -367,6 +367,25 @@ class DrawsWeights(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """A sample of which a part was hidden and filled in again, each time with the arrays of a sample."""
+
+    seen: Sample
+    masked: Sample
+    """NaN where it was hidden."""
+    filled: Sample
+
+
+@runtime_checkable
+class DrawsReconstructions(Protocol):
+    """A domain whose samples can be looked at, and so what is filled into them."""
+
+    def draw_reconstructions(self, shown: Sequence[tuple[EncodingSpec, Reconstruction]]) -> bytes:
+        """PNG with a row for each sample, encoded as its spec says: as seen, masked, filled in."""
+        ...
+
+
 Place = np.ndarray
 """Where a record lies: the corners of its outline in order, float64 [4, 3], in metres from the middle of the
 Earth (EPSG:4978), where neither the date line nor a map's scale distorts a distance."""

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
+from domains.contract import EncodingSpec, GroundworkError, Reconstruction, Sample, TargetSpec
 from models.bands import BandFilters, BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
 from models.masked_rasters import (
@@ -36,6 +36,7 @@ from models.masked_rasters import (
     visible_order,
 )
 from models.orientations import oriented
+from models.reconstruction import reconstruct
 from models.vision_blocks import VisionBlock, key_bias, rotations
 from models.whereabouts import Whereabouts
 
@@ -420,6 +421,12 @@ class RasterViT(Encoder):
         return torch.cat(features), torch.cat(truths)
 
     def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
+    def reconstruct(
+        self, sample: Sample, ratio: float, heads: nn.ModuleDict, generator: torch.Generator
+    ) -> Reconstruction:
+        """See ``models.encoder.Reconstructs``."""
+        return reconstruct(self, sample, ratio, heads["patch"], generator)
+
         """Chips turned and mirrored."""
         pixels = batch["pixels"]
         if labels is None:

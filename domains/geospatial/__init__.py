@@ -12,6 +12,7 @@ from domains.contract import (
     EncodingSpec,
     Floor,
     Place,
+    Reconstruction,
     Record,
     Reject,
     Resampling,
@@ -126,6 +127,10 @@ class Geospatial:
 
     def draw(self, record: Record, caption: str) -> bytes:
         return drawing.draw_chip(record, caption)
+
+    def draw_reconstructions(self, shown: Sequence[tuple[EncodingSpec, Reconstruction]]) -> bytes:
+        """Chips in natural colour; see ``domains.contract.DrawsReconstructions``."""
+        return drawing.draw_reconstructions(shown)
 
     def write_map(
         self,

@@ -120,6 +120,15 @@ def data_uri(path: Path) -> str:
     return "data:image/tiff;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
+def test_what_is_filled_in_while_pretraining_can_be_seen(foundation: Version) -> None:
+    listed = mlflow.MlflowClient().list_artifacts(foundation.run_id, "reconstructions")
+    assert len(listed) == 2  # after the first epoch, and after the second
+    path = mlflow.artifacts.download_artifacts(run_id=foundation.run_id, artifact_path=listed[-1].path)
+    with Image.open(path) as picture:
+        colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 50
+
+
 def test_a_segmentation_is_registered_beside_its_floor(burnt: Version) -> None:
     assert (burnt.tags["metric"], burnt.tags["task"], burnt.tags["foundation"]) == ("miou", "binary", "none")
     figures = mlflow.MlflowClient().get_run(burnt.run_id).data.metrics
