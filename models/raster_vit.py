@@ -394,7 +394,8 @@ class RasterViT(Encoder):
     def _other_view(self, batch: Batch, ratio: float, generator: torch.Generator | None) -> torch.Tensor:
         """Embeddings [B, D] of other patches of the same chips, turned or mirrored."""
         [pixels] = oriented([batch["pixels"]], generator)
-        patches = self.cut({**batch, "pixels": pixels})
+        # Without place and day, by which a chip would be known from the others without a look at it.
+        patches = self.cut({"pixels": pixels, "source": batch["source"]})
         mask = patches.share > 0
         shown = (mask.sum(1) * (1 - ratio)).round().clamp(min=1)
         chosen = visible_order(mask, patches.grid[0], generator)[:, : int(shown.max())]
@@ -420,13 +421,13 @@ class RasterViT(Encoder):
             truths.append(band_statistics(its[:, :count]).flatten(0, 1))
         return torch.cat(features), torch.cat(truths)
 
-    def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
     def reconstruct(
         self, sample: Sample, ratio: float, heads: nn.ModuleDict, generator: torch.Generator
     ) -> Reconstruction:
         """See ``models.encoder.Reconstructs``."""
         return reconstruct(self, sample, ratio, heads["patch"], generator)
 
+    def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
         """Chips turned and mirrored."""
         pixels = batch["pixels"]
         if labels is None:

@@ -25,7 +25,7 @@ from domains.contract import (
     TaskSpec,
     WrittenMap,
 )
-from domains.geospatial import archives, blocks, chips, drawing, floors, placing, reading, simulate
+from domains.geospatial import archives, blocks, chips, drawing, encoding, floors, placing, reading, simulate
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip, ChipReference
 from domains.geospatial.reading import Scene
@@ -89,7 +89,7 @@ class Geospatial:
         return chips.read(row, cast(RasterEncoding, spec))
 
     def encode(self, record: Record, spec: EncodingSpec) -> Sample:
-        return chips.encode(record)
+        return encoding.sample_of(record.value, cast(RasterEncoding, spec))
 
     def kinship(self, record: Record) -> str:
         return record.identity

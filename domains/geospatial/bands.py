@@ -98,6 +98,11 @@ class RasterEncoding(EncodingSpec):
         default="no",
         description="How bands of coarser pixels are brought to the finest of their product; no = refused.",
     )
+    whereabouts: bool = Field(
+        default=False,
+        description="Tell the model where on Earth a chip lies and on which day of the year it was taken, as "
+        "far as files say; in training both are often withheld, so that it answers without them, too.",
+    )
     bands: tuple[BandSpec, ...] = Field(default=(), json_schema_extra=FROM_DATA)
     dates: int = Field(default=1, ge=1, le=2, json_schema_extra=FROM_DATA)
     """Of one place in a sample: two where a change is asked for, else one."""

@@ -245,6 +245,32 @@ def test_a_map_lies_where_its_scene_does_and_says_what_chips_say(
     assert "map.tif: 0 " in journal.text
 
 
+def test_a_version_that_goes_by_places_answers_chips_and_maps_by_theirs(
+    module_home: Home, scars: Path, tmp_path: Path, journal: Any
+) -> None:
+    told = {"dataset": str(scars), "name": "placed", "epochs": 2, "floor_epochs": 0, "foundation": "none"}
+    run("finetune", module_home, journal, **told, whereabouts=True)
+    _, predictor = registry.load("placed")
+    pixels, _ = scene(4)
+    chip = write(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
+    [row] = GEOSPATIAL.open(chip, predictor.spec).stream()
+    sample = predictor.encode(predictor.read(row))  # type: ignore[arg-type]
+    assert np.isfinite(sample["place"]).all()
+    assert np.isnan(sample["day"]).all()  # no file says when it was taken
+    here, elsewhere, nowhere = (
+        predictor.predict_pixels([{**sample, "place": np.array(place, np.float32)}])[0, :, 0]
+        for place in (sample["place"], (-60.0, -10.0), (np.nan, np.nan))
+    )
+    assert np.abs(here - elsewhere).max() > 1e-5
+    without = predictor.predict_pixels([{"pixels": sample["pixels"]}])[0, :, 0]
+    np.testing.assert_array_equal(nowhere, without)
+
+    ask(module_home, journal, model="placed", dataset=chip, output=tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as made:
+        chances = made.read(2).ravel() / 100
+        np.testing.assert_allclose(chances, np.maximum(here, 1 - here), atol=0.006)
+
+
 def test_a_finer_scene_is_mapped_where_that_is_asked_for_with_its_patches(
     module_home: Home, burnt: Version, tmp_path: Path, journal: Any
 ) -> None:
