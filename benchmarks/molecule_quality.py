@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,10 +23,10 @@ from scipy.stats import rankdata
 from benchmarks.label_curve import CURVE_SIZES, curve_of, draw_rows, draws_of
 from benchmarks.ledger import RESULTS, ROOT, arguments, code_digest, measured
 from benchmarks.peers import CHEMPROP, chemprop_predictions
+from benchmarks.state import measuring_home
 from domains.contract import GroundworkError
 from domains.tables import digest_of_file
 from domains.workers import in_workers, usable_processors
-from flows.home import Home
 
 if TYPE_CHECKING:
     from benchmarks.finetunings import DataSet, FineTuned, FineTunings
@@ -107,16 +106,9 @@ def main() -> None:
 @cache
 def _cells(scratch: str, state: str | None, data: str, again: bool) -> Cells:
     """The cells as this process measures them, in a state folder of its own unless one is named."""
-    home = Home(Path(state).resolve() if state else Path(scratch, str(os.getpid()))).create()
-    # Before MLflow and torch are imported, which read it once; and never a server that happens to run.
-    os.environ.update(home.environment())
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    home = measuring_home(Path(state).resolve() if state else Path(scratch, str(os.getpid())))
     from benchmarks.finetunings import FineTunings
-    from flows.tracking import connect
 
-    for talkative in ("mlflow", "alembic"):  # of tables and signatures; what fails is raised as well
-        logging.getLogger(talkative).setLevel(logging.CRITICAL)
-    connect(home)
     return Cells(FineTunings(home), Path(data), foundation_digest(), again)
 
 

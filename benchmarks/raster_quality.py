@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 
 from benchmarks.ledger import ROOT, arguments, measured
+from benchmarks.state import measuring_home
 from domains.contract import digest_of, load_domain
 from domains.tables import digest_of_file
 from flows.home import Home
@@ -71,15 +70,7 @@ def main() -> None:
         print(write_held_out(DATA / "eurosat_rgb.zip", Path(options.held_out)), "chips held out")
         return
     with TemporaryDirectory() as scratch:
-        home = Home(Path(scratch, "home")).create()
-        # Before MLflow and torch are imported, which read it once; and never a server that happens to run.
-        os.environ.update(home.environment())
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        from flows.tracking import connect
-
-        for talkative in ("mlflow", "alembic"):
-            logging.getLogger(talkative).setLevel(logging.CRITICAL)
-        connect(home)
+        home = measuring_home(Path(scratch, "home"))
         cells = eurosat_cells(options) if options.set == "eurosat" else burn_cells(options)
         lines = [_line(cell, home, Path(scratch), options) for cell in cells]
     print(json.dumps({"set": options.set, "metric": METRICS[options.set][0], **table(lines)}))

@@ -133,8 +133,14 @@ class Source:
     """Split method that suits these rows where none is asked for; empty = the domain's first."""
     split_columns: Mapping[str, str] = field(default_factory=dict)
     """Column that decides in a split by ``time`` or ``given``, where the source knows it."""
+    marking: Mapping[str, str] = field(default_factory=dict)
+    """What decides in a split by ``time`` or ``given``, in words, where it need be no column of a table."""
     remarks: tuple[str, ...] = ()
     """What whoever learns from these rows must know, in whole sentences: said, and kept with the run."""
+    row_remarks: tuple[str, ...] = ()
+    """What whoever reads answers to these rows must know, in whole sentences: what a row is."""
+    whole_numbers: tuple[str, ...] = ()
+    """Columns that hold whole numbers, and are written as such into tables of answers."""
     simulated: bool = False
     """Whether the rows were made up by a program: whatever is made from them says so."""
     map_suffix: str = ""
@@ -358,6 +364,25 @@ class DrawsWeights(Protocol):
 
     def draw_weights(self, record: Record, caption: str, weights: Sequence[float]) -> bytes:
         """One record as SVG, its atoms coloured by ``weights``, in the order of its sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A sample of which a part was hidden and filled in again, each time with the arrays of a sample."""
+
+    seen: Sample
+    masked: Sample
+    """NaN where it was hidden."""
+    filled: Sample
+
+
+@runtime_checkable
+class DrawsReconstructions(Protocol):
+    """A domain whose samples can be looked at, and so what is filled into them."""
+
+    def draw_reconstructions(self, shown: Sequence[tuple[EncodingSpec, Reconstruction]]) -> bytes:
+        """PNG with a row for each sample, encoded as its spec says: as seen, masked, filled in."""
         ...
 
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from domains.contract import GroundworkError, domain_names, load_domain
 from flows.dispatch import run
-from flows.heartbeats import watch
+from flows.heartbeats import send_heartbeats, watch
 from flows.home import Home
 from flows.journal import TRAINING_SLOT, PrefectJournal
 from flows.schedules import keep_what_users_set, schedule_of
@@ -71,6 +71,8 @@ def build_flow(kind: Kind, domain_name: str) -> Flow[..., dict[str, Any]]:
                 return Cancelled(message="The checkpoint is saved: run again with resume to go on.")
             signal.raise_signal(signal.Signals(stopped.signum))
             raise
+        finally:
+            send_heartbeats()
 
     body.__name__ = f"{kind}_{domain_name}"
     body.__qualname__ = body.__name__

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from domains.contract import SplitSpec
 from domains.splits import CannotExtend
 from flows import class_table, heldout, leakage, recipes
+from flows.asked import check_targets, choose_targets, chosen_split
 from flows.calibration import calibration_figure
 from flows.evaluation import Evaluation, evaluate, prediction_table
 from flows.figures import promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, learns_computed, training_run
-from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
+from flows.labelled import LabelledData, describe_task, label
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
@@ -38,9 +40,12 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
     targets or a foundation that cannot be used.
     """
     settings, journal = job.settings, job.journal
+    # Before the rows are encoded, which takes long: a wrong column is told at once.
     targets = choose_targets(job.source, settings.part(TaskSettings))
+    check_targets(job.domain, job.source, settings.part(TaskSettings), targets)
+    split = _split(job)
     with training_run(job) as run:
-        data, weights = journal.step("encode", lambda: _labelled(job, targets, after))
+        data, weights = journal.step("encode", lambda: _labelled(job, targets, split, after))
         run.log_rows(data.store, data.rejects)
         recipes.keep(run.tracked, job)
         heldout.keep(run.tracked, data)
@@ -82,19 +87,21 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
     return version
 
 
+def _split(job: Job) -> SplitSpec:
+    settings = job.settings
+    told, seed = settings.model_dump(), settings.part(TrainingSettings).seed
+    task = settings.part(TaskSettings)
+    return chosen_split(job.domain, job.source, task, told["split"], seed, told.get("buffer", 0.0))
+
+
 def _labelled(
-    job: Job, targets: Sequence[str], after: WarmStart | None
+    job: Job, targets: Sequence[str], split: SplitSpec, after: WarmStart | None
 ) -> tuple[LabelledData, WarmStart | None]:
     """The labelled rows, and whose weights may be gone on from: of ``after``, if its split holds on.
 
     Otherwise rows that it has learnt from may be held out now.
     """
     domain, source, journal, settings = job.domain, job.source, job.journal, job.settings
-    # Before the rows are encoded, which takes long: a wrong column is told at once.
-    told, seed = settings.model_dump(), settings.part(TrainingSettings).seed
-    split = chosen_split(
-        domain, source, settings.part(TaskSettings), told["split"], seed, told.get("buffer", 0.0)
-    )
     labels = [name for name in targets if name in source.pixel_targets]
     tuning = settings.part(TuningSettings)
     compares = is_wanted(tuning, pixels=bool(labels))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -16,6 +17,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.events.worker import EventsWorker
 
 SILENCE = timedelta(seconds=90)
 """Three heartbeats: one that is late on a busy machine, or lost while the server restarts, kills nothing."""
@@ -29,6 +31,22 @@ CANCELLED = f"The run was cancelled, and ended without a word. {HOW_TO_RESUME}"
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+
+
+LAST_WORDS = 10.0
+"""Seconds that a flow whose work is done waits for its heartbeats to be sent; a server may be gone."""
+
+
+def send_heartbeats() -> None:
+    """Send what heartbeats of this process wait to be sent: to be called before its flow run ends.
+
+    They are sent beside the work, and late on a busy machine. One that arrives after the end of its run is
+    taken for a sign of life, and what follows for silence: Prefect would be asked to crash a run that is
+    over, and warn that it is in a terminal state already.
+    """
+    sending = Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
+    sending.start()
+    sending.join(LAST_WORDS)
 
 
 async def watch(flow_names: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ class Job:
         connect(home)
         encoding = _asked_encoding(domain, settings)
         source = open_source(domain, settings.part(DataSettings), encoding, home, trusted=journal.trusted)
-        for remark in source.remarks:
+        for remark in (*source.remarks, *source.row_remarks):
             journal.say(remark)
         name = str(settings.model_dump()["name"]) or _default_name(source)
         return cls(kind, domain, settings, home, journal, source, name)

@@ -1,4 +1,4 @@
-"""Labelled rows: which columns are targets, what they hold, and which rows can be learnt from."""
+"""Labelled rows: what their targets hold, which rows can be learnt from, and which are held out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from domains.contract import (
 from domains.marks import mark_identities, read_marks, why_unmarked
 from domains.splits import COLUMN_METHODS, Split, extend, numbered, split, without
 from domains.store import Store
+from flows.asked import column_target, marked_by
 from flows.leakage import noting_places, within_buffer
 from flows.settings import TaskSettings
 from models.cells import fault_of, has_no_logarithm, is_approximate, is_missing
 from models.labels import Joined, Labels, join_replicates, read_labels
-from models.targets import infer_target, is_pixel_task, pixel_labels, pixel_target
+from models.targets import is_pixel_task, pixel_labels, pixel_target
 
 FEWEST_ROWS = 10
 """Below this no side of a split holds a row."""
@@ -59,31 +60,6 @@ class LabelledData:
         return (pixel_labels(target, values) for values in self.store.subset(side).labels(target.name))
 
 
-def choose_targets(source: Source, settings: TaskSettings) -> tuple[str, ...]:
-    """Columns to predict: those asked for, the dataset's own, or its only other column."""
-    others = [name for name in source.columns if name not in (source.input_column, settings.split_column)]
-    names = tuple(settings.target) or source.targets or (tuple(others) if len(others) == 1 else ())
-    listed = ", ".join(others[:20]) or "none"
-    if settings.task == "segmentation" and not source.pixel_targets:
-        raise GroundworkError(
-            f"{source.name} has no label rasters to segment by: put them in a folder masks/ beside images/"
-        )
-    if not names:
-        raise GroundworkError(
-            f"say which column to predict with --target; columns of {source.name}: {listed}"
-        )
-    for name in names:
-        if name not in others:
-            raise GroundworkError(f"{source.name} has no column {name!r}; columns: {listed}")
-    if len(set(names)) < len(names):
-        raise GroundworkError("a target is named twice: name each once")
-    if len(names) > 1 and set(names) & set(source.pixel_targets):
-        raise GroundworkError("a target with a value for each pixel is learnt by itself: name one target")
-    if settings.task == "segmentation" and not set(names) <= set(source.pixel_targets):
-        raise GroundworkError(f"{names[0]!r} has no value for each pixel: name {source.pixel_targets[0]!r}")
-    return names
-
-
 def describe_task(
     domain: Domain,
     source: Source,
@@ -95,11 +71,11 @@ def describe_task(
     """Infer the kind of every target from its cells or its label rasters (see ``models.targets``)."""
 
     def described(name: str) -> Target:
-        unit = settings.unit or source.units.get(name, "")
         if name not in source.pixel_targets:
-            return infer_target(name, store.column(name), settings.task, unit, settings.transform)
+            return column_target(source, settings, name, store.column(name))
         if settings.transform != "none":
             raise GroundworkError(f"{name!r} has a value for each pixel: use --transform none")
+        unit = settings.unit or source.units.get(name, "")
         return pixel_target(name, _distinct(store, name), settings.task, source.classes.get(name, ()), unit)
 
     return TaskSpec(
@@ -108,38 +84,6 @@ def describe_task(
         split=split,
         replicates=settings.replicates,
     )
-
-
-def chosen_split(
-    domain: Domain, source: Source, settings: TaskSettings, asked: str, seed: int, buffer: float = 0.0
-) -> SplitSpec:
-    """The split by the method that is ``asked`` for, or that suits the rows where that is ``auto``.
-
-    No row within ``buffer`` metres of a test row will be learnt from.
-    Raises GroundworkError for a column that the method does not have, or lacks.
-    """
-    method = (source.split or domain.split_methods[0]) if asked == "auto" else asked
-    return SplitSpec(method=method, seed=seed, column=_split_column(source, settings, method), buffer=buffer)
-
-
-def _split_column(source: Source, settings: TaskSettings, method: str) -> str:
-    column = settings.split_column or source.split_columns.get(method, "")
-    if method not in COLUMN_METHODS:
-        if column:
-            raise GroundworkError(
-                f"column {column!r} decides nothing in a {method} split: add --split time or --split given, "
-                "or leave out --split-column"
-            )
-        return ""
-    listed = ", ".join(source.columns[:20]) or "none"
-    if not column:
-        holds = "the time of each row" if method == "time" else "train, val or test"
-        raise GroundworkError(
-            f"--split {method} needs --split-column, the column that holds {holds}; columns: {listed}"
-        )
-    if column not in source.columns:
-        raise GroundworkError(f"{source.name} has no column {column!r} to split by; columns: {listed}")
-    return column
 
 
 def _distinct(store: Store, name: str) -> np.ndarray:
@@ -170,6 +114,7 @@ def label(
     cells, labels, has_label = _read(store, task.targets)
     rejects = [*store.rejects(), *_unlabelled(store, has_label, cells, task.targets)]
     usable, marks = np.flatnonzero(has_label), None
+    unmarked: list[Reject] = []
     if task.split.method in COLUMN_METHODS:
         usable, marks, unmarked = _marked(source, store, usable, task.split)
         rejects += unmarked
@@ -208,9 +153,10 @@ def label(
     identities = [identities[place] for place in kept]
     places = [places[place] for place in kept if places]
     final = _without_bounds(joined.labels.at(kept), sides.test)
-    remark = _remark(domain, task, cells, labels, joined)
+    remarks = [_remark(domain, task, cells, labels, joined), _remark_unmarked(source, task.split, unmarked)]
     if len(near):
-        remark = "; ".join(filter(None, (remark, f"{len(near):,} {domain.noun}s {why}, not learnt from")))
+        remarks.append(f"{len(near):,} {domain.noun}s {why}, not learnt from")
+    remark = "; ".join(filter(None, remarks))
     data = LabelledData(chosen, identities, final.values, final.signs, task, sides, rejects, remark, places)
     _refuse_unlearnable(data)
     return data
@@ -241,6 +187,15 @@ def _marked(
         for place in np.flatnonzero(~said).tolist()
     ]
     return usable[said], marks[said], unmarked
+
+
+def _remark_unmarked(source: Source, split: SplitSpec, unmarked: Sequence[Reject]) -> str:
+    if not unmarked:
+        return ""
+    return (
+        f"{len(unmarked):,} rows left out of a {split.method} split, which goes by "
+        f"{marked_by(source, split)}: they have nothing of it; add it, or use another --split"
+    )
 
 
 def _without_bounds(labels: Labels, test: np.ndarray) -> Labels:

@@ -63,6 +63,9 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
     suffix = source.map_suffix if predictor.pixel_target is not None else ""
     path = _output_path(asked.output, source, version, home, suffix, trusted=journal.trusted)
     polygons = _polygons_path(asked.polygons, path, predictor, home, trusted=journal.trusted)
+    if path.suffix in TABLES:
+        for remark in source.row_remarks:
+            journal.say(remark)
 
     def answer() -> PredictedFile:
         if path.suffix in TABLES:
@@ -210,9 +213,7 @@ def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 def _answer(rows: list[Row], source: Source, predictor: Predictor) -> pa.Table:
     answers = predictor.answer_rows(rows)
-    columns = {
-        name: pa.array([row.fields.get(name, "") for row in rows], pa.string()) for name in source.columns
-    }
+    columns = {name: _column(rows, name, source) for name in source.columns}
     added = {
         name: pa.array(list(values), pa.string())
         if values.dtype == object
@@ -225,3 +226,10 @@ def _answer(rows: list[Row], source: Source, predictor: Predictor) -> pa.Table:
     if clash:
         raise GroundworkError(f"the input has a column {sorted(clash)[0]!r} already: rename it first")
     return pa.table({**columns, **added})
+
+
+def _column(rows: list[Row], name: str, source: Source) -> pa.Array:
+    cells = [row.fields.get(name, "") for row in rows]
+    if name in source.whole_numbers:
+        return pa.array([int(cell) if cell else None for cell in cells], pa.int64())
+    return pa.array(cells, pa.string())

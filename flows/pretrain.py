@@ -28,6 +28,7 @@ from domains.workers import in_workers, usable_processors
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.promotion import decide_foundation
+from flows.reconstructions import Reconstructions
 from flows.registration import lineage, register_version
 from flows.settings import DataSettings, LimitSettings
 from flows.sources import open_source
@@ -72,7 +73,8 @@ def pretrain(job: Job) -> Version:
             f"training {parameter_count(model.encoder):,} parameters on {len(sides.train):,} "
             f"{domain.noun}s, {training.epochs} epochs"
         )
-        result = journal.step("train", lambda: _train(run, model, drawn, sides, training))
+        pictures = Reconstructions.of(run, model, sources, drawn.subset(sides.val))
+        result = journal.step("train", lambda: _train(run, model, drawn, sides, training, pictures))
         loss = _heldout_loss(model, drawn.subset(sides.val), training.batch_size, training.seed)
         run.tracked.log_metrics({"heldout_loss": loss, **_costs(asdict(result))}, result.steps)
 
@@ -128,7 +130,12 @@ def _encoded(job: Job, source: Source) -> Store:
 
 
 def _train(
-    run: TrainingRun, model: PretrainingModel, store: Mixture, sides: Split, training: TrainingSettings
+    run: TrainingRun,
+    model: PretrainingModel,
+    store: Mixture,
+    sides: Split,
+    training: TrainingSettings,
+    pictures: Reconstructions | None,
 ) -> TrainingResult:
     with run.job.journal.training_slot():
         return train(
@@ -140,14 +147,14 @@ def _train(
             settings=training,
             folder=run.folder.checkpoints,
             resume=run.resume,
-            report=_watched(run, model, store, sides),
+            report=_watched(run, model, store, sides, pictures),
         )
 
 
 def _watched(
-    run: TrainingRun, model: PretrainingModel, store: Mixture, sides: Split
+    run: TrainingRun, model: PretrainingModel, store: Mixture, sides: Split, pictures: Reconstructions | None
 ) -> Callable[[Progress], None]:
-    """Report progress, and after each epoch what the frozen encoder is worth.
+    """Report progress, and after each epoch what the frozen encoder is worth, and what it fills in.
 
     By the domain's yardstick, and by the classes of the dataset where it tells some.
     """
@@ -166,6 +173,8 @@ def _watched(
             worth[f"frozen_knn_{neighbours.name}"] = neighbours.measure(model.encoder)
         if worth:
             run.tracked.log_metrics(worth, progress.step)
+        if pictures is not None:
+            pictures.report(run, progress)
 
     return report
 

@@ -127,6 +127,13 @@ class TrackedRun:
         """Keep a text or a page as an artifact."""
         self.client.log_text(self.run_id, text, path)
 
+    def log_picture(self, path: str, png: bytes) -> None:
+        """Keep a picture as an artifact."""
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / Path(path).name
+            file.write_bytes(png)
+            self.client.log_artifact(self.run_id, str(file), str(Path(path).parent).strip("."))
+
     def log_figure(self, path: str, figure: Figure) -> None:
         """Keep a figure as an artifact."""
         self.client.log_figure(self.run_id, figure, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -218,11 +219,21 @@ def main() -> None:
     os.environ.update(home.environment())
     try:
         with home.full_disk_explained():
-            app()
+            sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        _fail(_said_of_usage(error))
+    except typer.Abort:
+        _fail("stopped", 130)
     except GroundworkError as error:
         _fail(str(error))
     except Interrupted as error:
         _fail(f"{error}; the checkpoint is saved: run the same command with --resume to go on", 130)
+
+
+def _said_of_usage(error: Any) -> str:
+    """What Typer says of options, in the words in which settings refuse their values."""
+    said = re.sub(r"^Invalid value for '?(.+?)'?: (?:Value error, )?", r"\1: ", error.format_message())
+    return f"{said[:1].lower()}{said[1:].rstrip('.')}; see {error.ctx.command_path} --help"
 
 
 def _fail(message: str, code: int = 1) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
+from domains.contract import (
+    EncodingSpec,
+    GroundworkError,
+    Reconstruction,
+    Sample,
+    TargetSpec,
+    load_encoder_class,
+)
 from models.settings import Size
 
 # A version is one small file: a bar for each load would only litter logs and terminals.
@@ -163,6 +170,17 @@ class Encoder(PreTrainedModel):
         for two views of each sample; encoders that have none leave them out.
         """
         raise NotImplementedError
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """An encoder that can show what it fills into a sample of which a part is hidden."""
+
+    def reconstruct(
+        self, sample: Sample, ratio: float, heads: torch.nn.ModuleDict, generator: torch.Generator
+    ) -> Reconstruction:
+        """Hide ``ratio`` of the tokens and fill them in with the pretraining ``heads``, by target."""
+        ...
 
 
 class EncoderConfig(PreTrainedConfig):

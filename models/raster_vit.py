@@ -22,13 +22,14 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
+from domains.contract import EncodingSpec, GroundworkError, Reconstruction, Sample, TargetSpec
 from models.band_filters import BandFilters
 from models.bands import BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
 from models.masked_rasters import MaskedDecoder, kept_bands, predicted_band, visible_order
 from models.orientations import oriented
 from models.patches import Patches, pooled_of, rows_of
+from models.reconstruction import reconstruct
 from models.vision_blocks import VisionBlock, key_bias, rotations
 from models.visual_words import MEASURED_IMAGES, Vocabulary
 from models.whereabouts import Whereabouts
@@ -390,13 +391,20 @@ class RasterViT(Encoder):
     def _other_view(self, batch: Batch, ratio: float, generator: torch.Generator | None) -> torch.Tensor:
         """Embeddings [B, D] of other patches of the same chips, turned or mirrored."""
         [pixels] = oriented([batch["pixels"]], generator)
-        patches = self.cut({**batch, "pixels": pixels})
+        # Without place and day, by which a chip would be known from the others without a look at it.
+        patches = self.cut({"pixels": pixels, "source": batch["source"]})
         mask = patches.share > 0
         shown = (mask.sum(1) * (1 - ratio)).round().clamp(min=1)
         chosen = visible_order(mask, patches.grid[0], generator)[:, : int(shown.max())]
         seen = torch.arange(chosen.shape[1], device=shown.device) < shown[:, None]
         share = patches.share.gather(1, chosen) * seen
         return pooled_of(self.embed(patches, chosen, share), share > 0)
+
+    def reconstruct(
+        self, sample: Sample, ratio: float, heads: nn.ModuleDict, generator: torch.Generator
+    ) -> Reconstruction:
+        """See ``models.encoder.Reconstructs``."""
+        return reconstruct(self, sample, ratio, heads["patch"], generator)
 
     def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
         """Chips turned and mirrored."""

@@ -12,6 +12,7 @@ from domains.contract import (
     EncodingSpec,
     Floor,
     Place,
+    Reconstruction,
     Record,
     Reject,
     Resampling,
@@ -24,7 +25,7 @@ from domains.contract import (
     TaskSpec,
     WrittenMap,
 )
-from domains.geospatial import archives, blocks, chips, drawing, floors, placing, reading, simulate
+from domains.geospatial import archives, blocks, chips, drawing, encoding, floors, placing, reading, simulate
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip, ChipReference
 from domains.geospatial.reading import Scene
@@ -91,7 +92,7 @@ class Geospatial:
         return chips.read(row, cast(RasterEncoding, spec))
 
     def encode(self, record: Record, spec: EncodingSpec) -> Sample:
-        return chips.encode(record)
+        return encoding.sample_of(record.value, cast(RasterEncoding, spec))
 
     def kinship(self, record: Record) -> str:
         return record.identity
@@ -130,6 +131,10 @@ class Geospatial:
 
     def draw(self, record: Record, caption: str) -> bytes:
         return drawing.draw_chip(record, caption)
+
+    def draw_reconstructions(self, shown: Sequence[tuple[EncodingSpec, Reconstruction]]) -> bytes:
+        """Chips in natural colour; see ``domains.contract.DrawsReconstructions``."""
+        return drawing.draw_reconstructions(shown)
 
     def write_map(
         self,

@@ -211,7 +211,10 @@ def _of_archive(path: Path) -> Iterator[File]:
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or name != str(pure):
             raise GroundworkError(f"{path.name} names a file outside itself, {name[:80]!r}: pack it again")
         if STORE_MARKS & {pure.name}:
-            raise GroundworkError(f"{path.name} holds a Zarr store, which is not read in archives: unpack it")
+            raise GroundworkError(
+                f"{path.name} holds a Zarr store, which is not read in archives: unpack it, and name its "
+                f"{STORE} folder; a service reads it below its inbox or a folder of GROUNDWORK_ROOTS"
+            )
         if name in seen:
             raise GroundworkError(f"{path.name} holds {name[:80]!r} twice: pack it again")
         seen.add(name)

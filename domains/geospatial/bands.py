@@ -98,6 +98,11 @@ class RasterEncoding(EncodingSpec):
         default="no",
         description="How bands of coarser pixels are brought to the finest of their product; no = refused.",
     )
+    whereabouts: bool = Field(
+        default=False,
+        description="Tell the model where on Earth a chip lies and on which day of the year it was taken, as "
+        "far as files say; in training both are often withheld, so that it answers without them, too.",
+    )
     bands: tuple[BandSpec, ...] = Field(default=(), json_schema_extra=FROM_DATA)
     dates: int = Field(default=1, ge=1, le=2, json_schema_extra=FROM_DATA)
     """Of one place in a sample: two where a change is asked for, else one."""
@@ -142,7 +147,8 @@ def disagreement(wanted: Sequence[BandSpec], found: Sequence[BandSpec]) -> str:
     if missing:
         odd = [band for band in found if not any(band.measures(want) for want in wanted)]
         if not odd:
-            return f"no {listed(missing)}, which {'is' if len(missing) == 1 else 'are'} expected"
+            be = "is" if len(missing) == 1 else "are"
+            return f"no {listed(missing)}, which {be} expected, but {listed(found) if found else 'none'}"
         be = "is" if len(missing) == 1 else "are"
         return f"{listed(odd)} where {listed(_beside(missing, odd), bare=True)} {be} expected"
     for want in wanted:

@@ -60,6 +60,8 @@ class Chip:
     label: Labels | None = None
     bands: tuple[BandSpec, ...] = ()
     """What the axis of bands of ``pixels`` holds."""
+    times: tuple[str, ...] = ()
+    """When each date was taken, in ISO 8601, empty where nothing says so; none where no file was asked."""
 
     @property
     def dates(self) -> np.ndarray:
@@ -116,11 +118,6 @@ def identity_of(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def encode(record: Record) -> Sample:
-    """``pixels`` float32 [bands, chip, chip], or [2, bands, chip, chip]; NaN where there is no data."""
-    return {"pixels": record.value.pixels}
-
-
 def labels(record: Record, targets: Sequence[str]) -> Sample:
     """Values of the label raster on the chip, float32 [chip²] by target, NaN where there is none.
 
@@ -140,10 +137,16 @@ def _chip_at(place: ChipReference, spec: RasterEncoding) -> Chip:
     scene = place.scene
     bands = spec.bands or tuple(band.meaning for band in scene.bands)
     pixels = read_chip(scene, place.row, place.column, spec.chip, bands)
+    return chip_of(scene, place.row, place.column, pixels, bands)
+
+
+def chip_of(scene: Scene, row: int, column: int, pixels: np.ndarray, bands: tuple[BandSpec, ...]) -> Chip:
+    """The chip whose upper left pixel is that at ``row`` and ``column`` of the scene."""
     a, b, c, d, e, f = scene.transform
-    moved = (a, b, c + a * place.column + b * place.row, d, e, f + d * place.column + e * place.row)
+    moved = (a, b, c + a * column + b * row, d, e, f + d * column + e * row)
     transform = moved if scene.crs else IDENTITY
-    return Chip(pixels, scene.name, place.row, place.column, scene.crs, transform, scene.label, bands)
+    times = (scene.time,) if scene.before is None else (scene.before.time, scene.time)
+    return Chip(pixels, scene.name, row, column, scene.crs, transform, scene.label, bands, times)
 
 
 def _chip_of_text(text: str, spec: RasterEncoding) -> Chip:
@@ -158,7 +161,8 @@ def _chip_of_text(text: str, spec: RasterEncoding) -> Chip:
             "the earlier first"
         )
     before, after = (_chip_of_uri(image, spec) for image in images)
-    return replace(after, pixels=both_dates(before.pixels, after.pixels))
+    pixels = both_dates(before.pixels, after.pixels)
+    return replace(after, pixels=pixels, times=before.times + after.times)
 
 
 def _chip_of_uri(text: str, spec: RasterEncoding) -> Chip:
@@ -203,7 +207,8 @@ def _whole(raster: Raster, spec: RasterEncoding) -> Chip:
     dtypes = [header.channels[place].dtype for place in places]
     if fault := unit_fault(pixels, [found[place] for place in places], dtypes):
         raise GroundworkError(fault)
-    return Chip(pixels, "", 0, 0, header.crs, header.transform, None, tuple(band.meaning for band in wanted))
+    bands = tuple(band.meaning for band in wanted)
+    return Chip(pixels, "", 0, 0, header.crs, header.transform, None, bands, (header.time,))
 
 
 def smaller_than_patch(height: int, width: int, spec: RasterEncoding) -> str:

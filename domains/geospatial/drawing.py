@@ -1,4 +1,4 @@
-"""One chip with an answer below it, as SVG."""
+"""Chips as pictures: one with an answer below it, as SVG; several as a model fills them in, as PNG."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from typing import cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from domains.contract import Record
-from domains.geospatial.bands import BandSpec
+from domains.contract import EncodingSpec, Reconstruction, Record, Sample
+from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip
 
 SIDE, CAPTION_HEIGHT = 260, 28
@@ -47,12 +48,49 @@ def draw_chip(record: Record, caption: str) -> bytes:
     ).encode()
 
 
-def natural_colour(pixels: np.ndarray, bands: Sequence[BandSpec]) -> np.ndarray:
+COLUMNS = ("as seen", "masked", "filled in")
+CELL, GAP, HEAD = 144, 6, 22
+"""Pixels on a side of a chip in a picture of reconstructions, between two, and above them."""
+
+
+def draw_reconstructions(shown: Sequence[tuple[EncodingSpec, Reconstruction]]) -> bytes:
+    """PNG of chips in natural colour, of the latest date: a row for each, as ``COLUMNS`` say.
+
+    The colours of a row are stretched alike, so that its three images can be compared.
+    """
+    width, height = len(COLUMNS) * (CELL + GAP) - GAP, HEAD + len(shown) * (CELL + GAP) - GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, title in enumerate(COLUMNS):
+        middle = column * (CELL + GAP) + CELL / 2
+        pen.text((middle, HEAD / 2), title, fill="black", anchor="mm", font=ImageFont.load_default(13))
+    for row, (spec, its) in enumerate(shown):
+        bands = cast(RasterEncoding, spec).bands
+        images = [_latest(sample) for sample in (its.seen, its.masked, its.filled)]
+        for column, pixels in enumerate(images):
+            image = Image.fromarray(natural_colour(pixels, bands, like=images[0]))
+            image = image.resize((CELL, CELL), Image.Resampling.NEAREST)
+            sheet.paste(image, (column * (CELL + GAP), HEAD + row * (CELL + GAP)))
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _latest(sample: Sample) -> np.ndarray:
+    pixels = np.asarray(sample["pixels"])
+    return pixels if pixels.ndim == 3 else pixels[-1]
+
+
+def natural_colour(
+    pixels: np.ndarray, bands: Sequence[BandSpec], like: np.ndarray | None = None
+) -> np.ndarray:
     """uint8 [h, w, 3] of pixels [bands, h, w]: the bands nearest to red, green and blue, NaN grey.
 
-    Each is stretched between its 2nd and 98th percentile. Without optical bands the first one, in grey.
+    Each is stretched between its 2nd and 98th percentile, or that of the same band of ``like``. Without
+    optical bands the first one, in grey.
     """
-    chosen = [_stretched(pixels[place]) for place in composite_places(bands)]
+    limits = pixels if like is None else like
+    chosen = [_stretched(pixels[place], limits[place]) for place in composite_places(bands)]
     return np.stack(chosen, axis=-1)
 
 
@@ -65,8 +103,8 @@ def composite_places(bands: Sequence[BandSpec]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _stretched(values: np.ndarray) -> np.ndarray:
-    finite = values[np.isfinite(values)]
+def _stretched(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    finite = like[np.isfinite(like)]
     grey = np.full(values.shape, GREY, np.uint8)
     if finite.size:
         low, high = np.percentile(finite, (2, 98))

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
+from rasterio.crs import CRS
 from rasterio.warp import transform as convert
+from rasterio.warp import transform_bounds
 
 from domains.contract import GroundworkError
 from domains.geospatial.archives import VECTOR_SUFFIXES, File, read_path
@@ -42,6 +44,38 @@ class Points:
         inside = (rows >= 0) & (rows < scene.height) & (columns >= 0) & (columns < scene.width)
         for number in np.flatnonzero(inside).tolist():
             yield number, int(rows[number]), int(columns[number])
+
+    def why_nowhere(self, numbers: Sequence[int], scenes: Sequence[Scene]) -> Iterator[str]:
+        """Why points that lie on none of the ``scenes`` cannot be used: where they are, and where those."""
+        reach = self._reach(scenes) if numbers else ()
+        where = f", which lie at {self._described(*reach)}" if reach else ": they have no location"
+        for number in numbers:
+            place = self.places[number].tolist()
+            yield f"{self._described(*place, *place)} is on none of the scenes{where}"
+
+    def _reach(self, scenes: Sequence[Scene]) -> tuple[float, ...]:
+        """Least x and y of the scenes, as the points count them, and greatest; empty where none has any."""
+        found = []
+        for scene in scenes:
+            if self.crs and not scene.crs:
+                continue
+            a, b, c, d, e, f = scene.transform
+            columns, rows = np.array([[0, 1, 0, 1], [0, 0, 1, 1]]) * [[scene.width], [scene.height]]
+            x, y = a * columns + b * rows + c, d * columns + e * rows + f
+            box = (x.min(), y.min(), x.max(), y.max())
+            found.append(transform_bounds(parsed_crs(scene.crs), self.crs, *box) if self.crs else box)
+        if not found:
+            return ()
+        left, bottom, right, top = zip(*found, strict=True)
+        return min(left), min(bottom), max(right), max(top)
+
+    def _described(self, left: float, bottom: float, right: float, top: float) -> str:
+        in_degrees = bool(self.crs) and CRS.from_user_input(self.crs).is_geographic
+        names = ("longitude", "latitude") if in_degrees else ("x", "y")
+        return " and ".join(
+            f"{name} {low:.7g}" + (f" to {high:.7g}" if high != low else "")
+            for name, low, high in zip(names, (left, bottom), (right, top), strict=True)
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from rasterio import Affine
 from domains.contract import GroundworkError, Sample, Source, Target, WrittenMap, digest_of
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.blending import RowBlend, Section, sections, tile_starts
+from domains.geospatial.chips import chip_of
+from domains.geospatial.encoding import sample_of
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.map_file import Georeference, MapFile
 from domains.geospatial.map_layers import MapLayers, layers_of
@@ -58,9 +60,8 @@ def write_map(
     """Answer the scene of ``source`` with a cloud-optimised GeoTIFF at ``path``, and a quick look.
 
     The scene is read in chips as the model was trained on, each a quarter over the next; where they overlap,
-    their answers are blended. ``predict`` takes samples ``{"pixels": float32 [bands, chip, chip]}`` (of
-    a pair of dates [2, bands, chip, chip]) and gives float32 [n, chip × chip, outputs]; one output of a
-    binary target is the probability of its second class.
+    their answers are blended. ``predict`` takes samples as ``encoding.sample_of`` makes them and gives
+    float32 [n, chip × chip, outputs]; one output of a binary target is the probability of its second class.
     The map has the CRS, transform (or control points) and shape of the scene, and no data where the scene
     has none. A scene that is brought to the pixel size of the model gives a map with such pixels, from the
     upper left corner of the scene on. Classes: the class as the masks write it and its probability in
@@ -188,7 +189,7 @@ class _Answering:
     ) -> np.ndarray:
         """Answer a row of tiles and keep what is final of it: pixels of the map [layers, rows, columns]."""
         unfinished, chip = self.file.unfinished, self.encoding.chip
-        for column, answer in self._tiles(section, strip):
+        for column, answer in self._tiles(section, row, strip):
             blend.add(column, answer.reshape(chip, chip, self.outputs))
         before = None
         if section.left_margin:
@@ -207,7 +208,7 @@ class _Answering:
             self.file.record(Progress(number, row + rows, blend.carried(chip - rows)))
         return written
 
-    def _tiles(self, section: Section, strip: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def _tiles(self, section: Section, row: int, strip: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """First columns and answers of the tiles that hold data, in batches."""
         chip = self.encoding.chip
         numbers = len(self.encoding.bands) * self.encoding.dates + self.outputs
@@ -216,8 +217,12 @@ class _Answering:
         with_data = [(column, tile) for column, tile in tiles if np.isfinite(tile).any()]
         for start in range(0, len(with_data), batch):
             chosen = with_data[start : start + batch]
-            answers = self.predict([{"pixels": np.ascontiguousarray(tile)} for _, tile in chosen])
+            answers = self.predict([self._sample(row, column, tile) for column, tile in chosen])
             yield from zip((column for column, _ in chosen), answers, strict=True)
+
+    def _sample(self, row: int, column: int, tile: np.ndarray) -> Sample:
+        pixels = np.ascontiguousarray(tile)
+        return sample_of(chip_of(self.scene, row, column, pixels, self.encoding.bands), self.encoding)
 
 
 @dataclass(frozen=True)

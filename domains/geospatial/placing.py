@@ -23,13 +23,29 @@ def place_of(chip: Chip) -> Place | None:
     side = chip.pixels.shape[-1]
     columns, rows = np.array([0, side, side, 0]), np.array([0, 0, side, side])
     x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    found = _in_degrees(chip, x, y)
+    return None if found is None else _geocentric(*map(np.radians, found))
+
+
+def middle_of(chip: Chip) -> tuple[float, float] | None:
+    """Longitude and latitude in degrees of the middle of a chip; None where it has no location."""
+    if not chip.crs:
+        return None
+    a, b, c, d, e, f = chip.transform
+    half = chip.pixels.shape[-1] / 2
+    found = _in_degrees(chip, np.array([c + (a + b) * half]), np.array([f + (d + e) * half]))
+    return None if found is None else (float(found[0][0]), float(found[1][0]))
+
+
+def _in_degrees(chip: Chip, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Longitudes and latitudes of coordinates of a chip [n]; None where its system does not reach them."""
     try:
         with explained(chip.scene):
-            longitudes, latitudes = convert(parsed_crs(chip.crs), LONGITUDE_LATITUDE, x.tolist(), y.tolist())
+            found = convert(parsed_crs(chip.crs), LONGITUDE_LATITUDE, x.tolist(), y.tolist())
     except GroundworkError:
-        return None  # coordinates that its reference system does not reach
-    corners = _geocentric(np.radians(longitudes), np.radians(latitudes))
-    return corners if np.isfinite(corners).all() else None
+        return None
+    longitudes, latitudes = map(np.array, found)
+    return (longitudes, latitudes) if np.isfinite([longitudes, latitudes]).all() else None
 
 
 def _geocentric(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

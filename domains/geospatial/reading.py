@@ -14,7 +14,7 @@ from domains.geospatial import declared as declaring
 from domains.geospatial import stac
 from domains.geospatial.archives import File, digest_file, list_files, read_text, spelled
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
-from domains.geospatial.chips import LABEL, ChipReference, references
+from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
 from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
 from domains.geospatial.deliveries import alone, gathered
@@ -24,7 +24,7 @@ from domains.geospatial.layout import Entry, Layout, recognise
 from domains.geospatial.opened import SUFFIXES
 from domains.geospatial.remote import is_url, locate, suffix_of, without_query
 from domains.geospatial.scenes import LabelRaster, Scene
-from domains.geospatial.splitting import TIME, suited
+from domains.geospatial.splitting import MARKING, TIME, suited
 from domains.tables import Unreadable
 
 __all__ = ["LabelRaster", "Scene", "open_source", "scene_of"]
@@ -67,17 +67,18 @@ class _Chips:
     def _around(self, points: Points) -> Iterator[tuple[ChipReference | Unreadable, Mapping[str, str]]]:
         """The chip around each point, on every scene that shows it."""
         seen: set[int] = set()
-        for inspected in self.scenes:
-            if inspected.scene is None:
-                continue
-            for number, row, column in points.on(inspected.scene):
+        half = self.chip // 2
+        usable = [(inspected, inspected.scene) for inspected in self.scenes if inspected.scene is not None]
+        for inspected, scene in usable:
+            for number, row, column in points.on(scene):
                 seen.add(number)
-                half = self.chip // 2
                 fields = {**_fields(inspected), **points.fields[number]}
-                yield ChipReference(inspected.scene, row - half, column - half), fields
-        for number in sorted(set(range(len(points.places))) - seen):
+                yield ChipReference(scene, row - half, column - half), fields
+        beside = sorted(set(range(len(points.places))) - seen)
+        reasons = points.why_nowhere(beside, [scene for _, scene in usable])
+        for number, reason in zip(beside, reasons, strict=True):
             where = ", ".join(f"{coordinate:.9g}" for coordinate in points.places[number])
-            yield Unreadable("on none of the scenes", where), {IMAGE: "", **points.fields[number]}
+            yield Unreadable(reason, where), {IMAGE: "", **points.fields[number]}
 
 
 def _fields(inspected: Inspected) -> dict[str, str]:
@@ -168,10 +169,23 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
         classes={LABEL: found.classes} if found.classes else {},
         split=split.method,
         split_columns=split.columns,
+        marking=MARKING,
         remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
+        whole_numbers=(ROW, COLUMN),
+        row_remarks=() if labelling.points else tuple(_several(scenes, spec.chip)),
         map_suffix=".tif" if len(inspected) == 1 and (not is_many or spec.dates > 1) else "",
     )
+
+
+def _several(scenes: Sequence[Scene], chip: int) -> Iterator[str]:
+    """What to know of images that are larger than a chip."""
+    larger = [scene for scene in scenes if count_chips(scene, chip) > 1]
+    if larger:
+        yield (
+            f"{len(larger):,} of {len(scenes):,} images are larger than a chip of {chip} × {chip} pixels: "
+            f"each becomes several rows, whose {ROW} and {COLUMN} say at which pixel of it they begin."
+        )
 
 
 def _refuse_column(name: str, input_column: str | None) -> None:

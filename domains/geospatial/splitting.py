@@ -14,6 +14,11 @@ from domains.splits import SIDES
 
 TIME = "time"
 """Column that tells when the scene of a chip was taken, in ISO 8601."""
+MARKING = {
+    "given": "folders train, val and test around all files, or a column split in labels.csv",
+    "time": "a date in the name of a scene, in its tags or its STAC item, or a column time in labels.csv",
+}
+"""Where a dataset says what is held out."""
 FEWEST_SCENES = 10
 """Scenes from which whole ones can be held out where blocks cannot."""
 

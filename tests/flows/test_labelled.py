@@ -13,7 +13,8 @@ import pytest
 from domains.contract import GroundworkError, load_domain
 from domains.splits import CannotExtend
 from domains.store import build
-from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
+from flows.asked import choose_targets, chosen_split
+from flows.labelled import LabelledData, describe_task, label
 from flows.settings import TaskSettings, settings_class
 
 MOLECULES = load_domain("molecules")

@@ -13,9 +13,10 @@ from rasterio.transform import from_origin
 
 from domains.contract import GroundworkError, load_domain
 from flows import leakage
+from flows.asked import choose_targets, chosen_split
 from flows.home import Home
 from flows.ingest import ingest
-from flows.labelled import LabelledData, choose_targets, chosen_split, describe_task, label
+from flows.labelled import LabelledData, describe_task, label
 from flows.settings import TaskSettings, settings_class
 
 GEOSPATIAL = load_domain("geospatial")

@@ -120,6 +120,15 @@ def data_uri(path: Path) -> str:
     return "data:image/tiff;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
+def test_what_is_filled_in_while_pretraining_can_be_seen(foundation: Version) -> None:
+    listed = mlflow.MlflowClient().list_artifacts(foundation.run_id, "reconstructions")
+    assert len(listed) == 2  # after the first epoch, and after the second
+    path = mlflow.artifacts.download_artifacts(run_id=foundation.run_id, artifact_path=listed[-1].path)
+    with Image.open(path) as picture:
+        colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 50
+
+
 def test_a_segmentation_is_registered_beside_its_floor(burnt: Version) -> None:
     assert (burnt.tags["metric"], burnt.tags["task"], burnt.tags["foundation"]) == ("miou", "binary", "none")
     figures = mlflow.MlflowClient().get_run(burnt.run_id).data.metrics
@@ -169,7 +178,9 @@ def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
     ask(module_home, journal, model="burnt", dataset=whole, output=tmp_path / "out.parquet")
     answered = pd.read_parquet(tmp_path / "out.parquet")
     assert answered["status"].tolist() == ["ok"] * 4
-    assert answered["row"].astype(int).tolist() == [0, 0, 16, 16]
+    assert answered[["row", "column"]].to_numpy().tolist() == [[0, 0], [0, 16], [16, 0], [16, 16]]
+    assert answered["row"].dtype == np.int64
+    assert "1 of 1 images are larger than a chip of 16 × 16 pixels: each becomes several rows" in journal.text
     shares = answered[["mask_share_0", "mask_share_1"]].to_numpy()
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
 
@@ -232,6 +243,32 @@ def test_a_map_lies_where_its_scene_does_and_says_what_chips_say(
     assert (tags["model"], tags["mlflow_run"]) == ("burnt/1", burnt.run_id)
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert "map.tif: 0 " in journal.text
+
+
+def test_a_version_that_goes_by_places_answers_chips_and_maps_by_theirs(
+    module_home: Home, scars: Path, tmp_path: Path, journal: Any
+) -> None:
+    told = {"dataset": str(scars), "name": "placed", "epochs": 2, "floor_epochs": 0, "foundation": "none"}
+    run("finetune", module_home, journal, **told, whereabouts=True)
+    _, predictor = registry.load("placed")
+    pixels, _ = scene(4)
+    chip = write(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
+    [row] = GEOSPATIAL.open(chip, predictor.spec).stream()
+    sample = predictor.encode(predictor.read(row))  # type: ignore[arg-type]
+    assert np.isfinite(sample["place"]).all()
+    assert np.isnan(sample["day"]).all()  # no file says when it was taken
+    here, elsewhere, nowhere = (
+        predictor.predict_pixels([{**sample, "place": np.array(place, np.float32)}])[0, :, 0]
+        for place in (sample["place"], (-60.0, -10.0), (np.nan, np.nan))
+    )
+    assert np.abs(here - elsewhere).max() > 1e-5
+    without = predictor.predict_pixels([{"pixels": sample["pixels"]}])[0, :, 0]
+    np.testing.assert_array_equal(nowhere, without)
+
+    ask(module_home, journal, model="placed", dataset=chip, output=tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as made:
+        chances = made.read(2).ravel() / 100
+        np.testing.assert_allclose(chances, np.maximum(here, 1 - here), atol=0.006)
 
 
 def test_a_finer_scene_is_mapped_where_that_is_asked_for_with_its_patches(

@@ -50,6 +50,13 @@ REFUSED = [
         "--epochs: input should be greater than or equal",
     ),
     (("finetune", "molecules", "{table}", "--epochs", "many"), "--epochs: input should be a valid integer"),
+    (
+        ("finetune", "molecules", "{table}", "--split", "guess"),
+        "--split: 'guess' is not one of 'auto', 'scaff",
+    ),
+    (("finetune", "molecules", "{table}", "--epoch", "3"), "no such option: --epoch (Possible options: --ep"),
+    (("up", "--api-port", "0"), "--api-port: 0 is not in the range"),
+    (("predict", "--output", "x.csv"), "missing argument 'MODEL'; see"),
     (("finetune", "molecules", "{table}", "--set", "speed=9"), "there is no setting 'speed'"),
     (("finetune", "molecules", "{table}", "--set", "speed"), "--set needs key=value"),
     (

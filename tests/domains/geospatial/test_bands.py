@@ -57,7 +57,10 @@ def test_a_disagreement_names_both_sides() -> None:
     assert disagreement(wanted, found) == (
         "bands TCI_R, TCI_G, TCI_B in display bytes where B4, B3, B2 in reflectance × 10000 are expected"
     )
-    assert disagreement(wanted, wanted[:4]) == "no band B12 in reflectance × 10000, which is expected"
+    assert disagreement(wanted, wanted[:4]) == (
+        "no band B12 in reflectance × 10000, which is expected, but bands B2, B3, B4, B8 in "
+        "reflectance × 10000"
+    )
     coarse = [band.model_copy(update={"gsd": 30.0}) for band in wanted]
     fine = [band.model_copy(update={"gsd": 10.0}) for band in wanted]
     assert disagreement(fine, coarse) == "pixels of 30 m in B2 where 10 m are expected"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import Affine, from_origin
 from rasters_on_disk import (
     BURN_BANDS,
@@ -16,8 +19,8 @@ from rasters_on_disk import (
     write_tiff,
 )
 
-from domains.contract import GroundworkError, Record
-from domains.geospatial import GEOSPATIAL, RasterEncoding
+from domains.contract import GroundworkError, Reconstruction, Record
+from domains.geospatial import GEOSPATIAL, RasterEncoding, drawing
 
 # -------------------------------------------------------------------------------------------------- groups
 
@@ -87,3 +90,22 @@ def test_targets_of_pretraining_are_the_pixels_of_a_patch(tmp_path: Path) -> Non
     assert GEOSPATIAL.describe(record, spec)[statistics.name].shape == (statistics.size,)
     assert isinstance(spec, RasterEncoding)
     assert rasterio.crs.CRS.from_wkt(record.value.crs).to_string() == UTM
+
+
+def test_reconstructions_are_drawn_beside_what_was_seen(tmp_path: Path) -> None:
+    source = opened(write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS))
+    pixels = next(iter(read_all(source)[0])).value.pixels
+    masked, filled = pixels.copy(), pixels.copy()
+    masked[:, :16], filled[:, :16] = np.nan, 9000.0
+    its = Reconstruction(*({"pixels": each} for each in (pixels, masked, filled)))
+    png = GEOSPATIAL.draw_reconstructions([(source.encoding, its)] * 2)
+    with Image.open(io.BytesIO(png)) as picture:
+        drawn = np.asarray(picture)[drawing.HEAD :]
+    step = drawing.CELL + drawing.GAP
+    seen, hidden, made = (drawn[: drawing.CELL, left : left + drawing.CELL] for left in (0, step, 2 * step))
+    half = drawing.CELL // 2
+    assert (hidden[:half] == drawing.GREY).all()
+    assert (made[:half] == 255).all()
+    for image in (hidden, made):  # stretched alike, whatever was filled in
+        np.testing.assert_array_equal(image[half:], seen[half:])
+    np.testing.assert_array_equal(drawn[step : step + drawing.CELL], drawn[: drawing.CELL])
