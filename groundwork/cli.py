@@ -25,6 +25,10 @@ FLOWS = {
 }
 
 
+USAGE = 2
+"""Exit code of a command that was given nothing to do."""
+
+
 class Commands(TyperGroup):
     """The commands that run flows are built only when asked for: what they import takes seconds."""
 
@@ -221,6 +225,8 @@ def main() -> None:
         with home.full_disk_explained():
             sys.exit(app(standalone_mode=False))
     except typer.TyperException as error:
+        if not error.format_message():  # without arguments the help is shown, which says all
+            sys.exit(USAGE)
         _fail(_said_of_usage(error))
     except typer.Abort:
         _fail("stopped", 130)
@@ -232,8 +238,11 @@ def main() -> None:
 
 def _said_of_usage(error: Any) -> str:
     """What Typer says of options, in the words in which settings refuse their values."""
-    said = re.sub(r"^Invalid value for '?(.+?)'?: (?:Value error, )?", r"\1: ", error.format_message())
-    return f"{said[:1].lower()}{said[1:].rstrip('.')}; see {error.ctx.command_path} --help"
+    said = error.format_message()
+    if found := re.match(r"Invalid value for (.+?): (?:Value error, )?(.*)", said, re.DOTALL):
+        said = f"{found[1]}: {found[2][:1].lower()}{found[2][1:]}".replace("'", "", 2)
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "groundwork"
+    return f"{said[:1].lower()}{said[1:].rstrip('.')}; see {command} --help"
 
 
 def _fail(message: str, code: int = 1) -> None:

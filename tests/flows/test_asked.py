@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import from_origin
+from scene_files import write_scene
 
 from domains.contract import GroundworkError, Source, load_domain
 from domains.store import build
@@ -23,13 +22,8 @@ SPEC = GEOSPATIAL.encoding(chip=16, patch=8)
 def scenes(folder: Path, *names: str) -> Path:
     """Scenes of one chip under these names, each by itself on the ground."""
     for index, name in enumerate(names):
-        path = folder / f"{name}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        place = from_origin(500_000 + 20_000 * index, 5_000_000, 20, 20)
-        profile: dict[str, Any] = {"crs": "EPSG:32632", "transform": place, "dtype": "uint16"}
-        with rasterio.open(path, "w", "GTiff", 16, 16, 3, **profile) as file:
-            file.write(np.random.default_rng(index).integers(100, 4000, (3, 16, 16)).astype(np.uint16))
-            file.descriptions = ("B2", "B3", "B8A")
+        pixels = np.random.default_rng(index).integers(100, 4000, (3, 16, 16)).astype(np.uint16)
+        write_scene(folder / f"{name}.tif", pixels, ("B2", "B3", "B8A"), index)
     return folder
 
 

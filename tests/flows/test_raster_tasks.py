@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+from scene_files import write_scene
 
 from domains.contract import GroundworkError, load_domain
 from flows import dispatch
@@ -35,18 +35,6 @@ def small_raster_encoders() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RasterViT.presets, "tiny", SMALL)
         yield
-
-
-def write(path: Path, pixels: np.ndarray, names: tuple[str, ...] = (), column: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = pixels.shape
-    profile: dict[str, Any] = {"driver": "GTiff", "dtype": pixels.dtype, "crs": "EPSG:32632"}
-    profile["transform"] = from_origin(500_000 + 20_000 * column, 5_000_000, 20, 20)
-    with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file:
-        file.write(pixels)
-        if names:
-            file.descriptions = names
-    return path
 
 
 def run(kind: Any, home: Home, **values: Any) -> Any:
@@ -78,10 +66,10 @@ def fires(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "fires"
     for index in range(SCENES):
         before, after, burnt = fire(index)
-        write(folder / f"images/{index:02}.tif", after, BANDS, index)
-        write(folder / f"masks/{index:02}.tif", burnt, (), index)
+        write_scene(folder / f"images/{index:02}.tif", after, BANDS, index)
+        write_scene(folder / f"masks/{index:02}.tif", burnt, (), index)
         if index:
-            write(folder / f"images_before/{index:02}.tif", before, BANDS, index)
+            write_scene(folder / f"images_before/{index:02}.tif", before, BANDS, index)
     return folder
 
 
@@ -116,8 +104,8 @@ def test_a_pair_becomes_a_map_of_what_has_changed(
     changed: Version, fires: Path, module_home: Home, tmp_path: Path
 ) -> None:
     before, after, burnt = fire(100)
-    write(tmp_path / "pair/before.tif", before, BANDS, 50)
-    scene = write(tmp_path / "pair/after.tif", after, BANDS, 50)
+    write_scene(tmp_path / "pair/before.tif", before, BANDS, 50)
+    scene = write_scene(tmp_path / "pair/after.tif", after, BANDS, 50)
     made = run(
         "predict", module_home, model="changed", dataset=str(scene.parent), output=str(tmp_path / "map.tif")
     )
@@ -140,7 +128,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(60):
         bright = random.random(2) < 0.5
         level = np.where([False, *bright], 4000, 800)[:, None, None] + random.normal(0, 200, (3, 16, 16))
-        write(folder / f"{index:02}.tif", level.clip(100).astype(np.uint16), BANDS, index)
+        write_scene(folder / f"{index:02}.tif", level.clip(100).astype(np.uint16), BANDS, index)
         names = [name for name, there in zip(("soil", "plants"), bright, strict=True) if there]
         side = "test" if index >= 48 else "val" if index >= 40 else "train"
         lines.append(f"{index:02}.tif,{'|'.join([*names, 'land'][: len(names) + index % 2])},{side}")

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 from PIL import Image
 from pyogrio.raw import read as read_layer
-from rasterio.transform import from_origin
+from scene_files import write_scene
 from web_server import serving
 
 from domains.contract import GroundworkError, load_domain
@@ -45,23 +45,6 @@ def small_raster_encoders() -> Iterator[None]:
         yield
 
 
-def write(path: Path, pixels: np.ndarray, names: tuple[str, ...] = (), column: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = pixels.shape
-    place = from_origin(500_000 + 20_000 * column, 5_000_000, 20, 20)
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "dtype": pixels.dtype,
-        "crs": "EPSG:32632",
-        "transform": place,
-    }
-    with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file:
-        file.write(pixels)
-        if names:
-            file.descriptions = names
-    return path
-
-
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Reflectances × 10000 uint16 [3, 32, 32], and a mask of what is burnt: dark in the near infrared."""
     random = np.random.default_rng(seed)
@@ -78,11 +61,11 @@ def scars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "scars"
     for index in range(SCENES):
         pixels, mask = scene(index)
-        write(folder / f"images/{index:02}.tif", pixels, BANDS, index)
-        write(folder / f"masks/{index:02}.tif", mask, (), index)
+        write_scene(folder / f"images/{index:02}.tif", pixels, BANDS, index)
+        write_scene(folder / f"masks/{index:02}.tif", mask, (), index)
     bytes_ = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE)).astype(np.float32)
-    write(folder / "images/colour.tif", bytes_, TRUE_COLOUR, 40)
-    write(folder / "masks/colour.tif", np.ones((1, SIDE, SIDE), np.uint8), (), 40)
+    write_scene(folder / "images/colour.tif", bytes_, TRUE_COLOUR, 40)
+    write_scene(folder / "masks/colour.tif", np.ones((1, SIDE, SIDE), np.uint8), (), 40)
     return folder
 
 
@@ -174,7 +157,7 @@ def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
     module_home: Home, burnt: Version, scars: Path, tmp_path: Path, journal: Any
 ) -> None:
     pixels, _ = scene(3)
-    whole = write(tmp_path / "scene.tif", pixels, BANDS)
+    whole = write_scene(tmp_path / "scene.tif", pixels, BANDS)
     ask(module_home, journal, model="burnt", dataset=whole, output=tmp_path / "out.parquet")
     answered = pd.read_parquet(tmp_path / "out.parquet")
     assert answered["status"].tolist() == ["ok"] * 4
@@ -184,13 +167,9 @@ def test_chips_are_answered_alike_by_mlflow_and_by_a_file(
     shares = answered[["mask_share_0", "mask_share_1"]].to_numpy()
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
 
-    chips = [
-        data_uri(
-            write(tmp_path / f"{row}-{column}.tif", pixels[:, row : row + 16, column : column + 16], BANDS)
-        )
-        for row in (0, 16)
-        for column in (0, 16)
-    ]
+    corners = [(row, column) for row in (0, 16) for column in (0, 16)]
+    cut = [pixels[:, row : row + 16, column : column + 16] for row, column in corners]
+    chips = [data_uri(write_scene(tmp_path / f"{index}.tif", each, BANDS)) for index, each in enumerate(cut)]
     model = mlflow.pyfunc.load_model(f"models:/burnt/{burnt.version}")
     table = model.predict(pd.DataFrame({"image": [*chips, "data:image/tiff;base64,AAAA"]}))
     assert table["status"].tolist() == ["ok"] * 4 + ["rejected"]
@@ -201,10 +180,10 @@ def test_a_map_is_made_of_a_scene_on_the_web_and_of_a_stac_item(
     module_home: Home, burnt: Version, tmp_path: Path
 ) -> None:
     pixels, _ = scene(4)
-    write(tmp_path / "web/scene.tif", pixels, BANDS, column=3)
+    write_scene(tmp_path / "web/scene.tif", pixels, BANDS, column=3)
     assets = {}
     for name, values in zip(BANDS, pixels, strict=True):
-        write(tmp_path / f"web/item/{name}.tif", values[None], column=3)
+        write_scene(tmp_path / f"web/item/{name}.tif", values[None], column=3)
         told = {"type": "image/tiff", "eo:bands": [{"name": name}], "href": f"./item/{name}.tif"}
         assets[name] = told
     item = {
@@ -228,7 +207,7 @@ def test_a_map_lies_where_its_scene_does_and_says_what_chips_say(
     module_home: Home, burnt: Version, tmp_path: Path, journal: Any
 ) -> None:
     pixels, _ = scene(4)
-    chip = write(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
+    chip = write_scene(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
     ask(module_home, journal, model="burnt@champion", dataset=chip, output=tmp_path / "map.tif")
     _, predictor = registry.load("burnt")
     source = GEOSPATIAL.open(chip, predictor.spec)
@@ -252,7 +231,7 @@ def test_a_version_that_goes_by_places_answers_chips_and_maps_by_theirs(
     run("finetune", module_home, journal, **told, whereabouts=True)
     _, predictor = registry.load("placed")
     pixels, _ = scene(4)
-    chip = write(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
+    chip = write_scene(tmp_path / "chip.tif", pixels[:, :16, :16], BANDS, column=3)
     [row] = GEOSPATIAL.open(chip, predictor.spec).stream()
     sample = predictor.encode(predictor.read(row))  # type: ignore[arg-type]
     assert np.isfinite(sample["place"]).all()
@@ -275,7 +254,7 @@ def test_a_finer_scene_is_mapped_where_that_is_asked_for_with_its_patches(
     module_home: Home, burnt: Version, tmp_path: Path, journal: Any
 ) -> None:
     pixels, _ = scene(4)
-    fine = write(tmp_path / "fine.tif", np.kron(pixels, np.ones((1, 4, 4), np.uint16)), BANDS, column=3)
+    fine = write_scene(tmp_path / "fine.tif", np.kron(pixels, np.ones((1, 4, 4), np.uint16)), BANDS, column=3)
     with rasterio.open(fine, "r+") as file:
         place = file.transform
         file.transform = rasterio.Affine(5, 0, place.c, 0, -5, place.f)
@@ -303,7 +282,7 @@ def test_patches_stay_among_the_outputs_unless_the_user_is_trusted(
 ) -> None:
     chip = module_home.inbox / "chip.tif"
     module_home.inbox.mkdir(parents=True, exist_ok=True)
-    write(chip, scene(4)[0][:, :16, :16], BANDS, column=3)
+    write_scene(chip, scene(4)[0][:, :16, :16], BANDS, column=3)
     journal = ConsoleJournal()
     journal.trusted = False
     with pytest.raises(GroundworkError, match="lies outside"):
@@ -385,11 +364,11 @@ def test_a_quantity_for_each_pixel_is_a_regression(
 ) -> None:
     for index in range(12):
         pixels, _ = scene(index)
-        write(tmp_path / f"set/images/{index}.tif", pixels, BANDS, index)
+        write_scene(tmp_path / f"set/images/{index}.tif", pixels, BANDS, index)
         height = pixels[:1].astype(np.float32) / 100
         height[0, :2] = -9999
         height[height == -9999] = np.nan
-        write(tmp_path / f"set/masks/{index}.tif", height, (), index)
+        write_scene(tmp_path / f"set/masks/{index}.tif", height, (), index)
     version = run(
         "finetune", module_home, journal, dataset=str(tmp_path / "set"), name="height", unit="m", epochs=2,
         foundation="none",
@@ -414,8 +393,8 @@ def test_rasters_are_retrained_when_scenes_come_in(
     [outcome] = retrain(GEOSPATIAL, settings, module_home, journal)
     assert outcome.outcome == "unchanged"
     pixels, mask = scene(99)
-    write(scars / "images/new.tif", pixels, BANDS, 60)
-    write(scars / "masks/new.tif", mask, (), 60)
+    write_scene(scars / "images/new.tif", pixels, BANDS, 60)
+    write_scene(scars / "masks/new.tif", mask, (), 60)
     # A form could not reach the folder; this journal speaks for the user's own shell.
     [outcome] = retrain(GEOSPATIAL, settings, module_home, journal)
     assert outcome.outcome in {"promoted", "refused"}

@@ -54,8 +54,8 @@ REFUSED = [
         ("finetune", "molecules", "{table}", "--split", "guess"),
         "--split: 'guess' is not one of 'auto', 'scaff",
     ),
-    (("finetune", "molecules", "{table}", "--epoch", "3"), "no such option: --epoch (Possible options: --ep"),
-    (("up", "--api-port", "0"), "--api-port: 0 is not in the range"),
+    (("finetune", "molecules", "{table}", "--epoch", "3"), "no such option: --epoch (Possible options: "),
+    (("up", "--api-port", "0"), "--api-port: input should be greater than or equal to 1"),
     (("predict", "--output", "x.csv"), "missing argument 'MODEL'; see"),
     (("finetune", "molecules", "{table}", "--set", "speed=9"), "there is no setting 'speed'"),
     (("finetune", "molecules", "{table}", "--set", "speed"), "--set needs key=value"),
@@ -98,6 +98,19 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert code == 1
     assert len(errors) == 1
     assert said in errors[0]
+
+
+@pytest.mark.parametrize("arguments", [(), ("finetune",), ("finetune", "molecules")])
+def test_without_arguments_the_help_is_shown(
+    arguments: tuple[str, ...],
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, home, *arguments) == cli.USAGE
+    said = capsys.readouterr()
+    assert "Usage:" in said.out
+    assert not said.err
 
 
 def test_full_disk_is_said_in_one_line(
