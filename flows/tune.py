@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from domains.contract import TargetSpec
+from domains.contract import TargetLevel, TargetSpec
 from domains.shards import label_array
 from flows.jobs import Job, TrainingRun
 from flows.labelled import LabelledData
@@ -25,6 +25,10 @@ from models.targets import is_pixel_task, pixel_labels
 from models.training import TrainingResult, train
 from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
 
+BATCH = 32
+"""Records of a step."""
+FEWEST_AT_ONCE, MANY_STEPS = 8, 128
+"""Of records whose pixels carry the labels, fewer at once say as much, as long as so few steps are an epoch."""
 FEWEST_EPOCHS = {"foundation": 10, "nothing": 30}
 FEWEST_STEPS = {"foundation": 300, "nothing": 600}
 MOST_EPOCHS = 60
@@ -46,13 +50,9 @@ def tune(
         for member in range(members):
             encoder, foundation = starting_point(run, data, after, weights, member, foundation)
             model = _prepared(job, encoder, data, weights, member)
+            training = _schedule(job, data, foundation, member)
             if member == 0:
-                begun = weights.version.reference if weights else ""
-                run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun})
-                job.journal.say(
-                    f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
-                    f"{parameter_count(model):,} parameters learn" + (f", {members} times" * (members > 1))
-                )
+                _record(run, model, training, foundation, weights)
             checkpoints = run.folder.checkpoints
             finished = None
             if members > 1:
@@ -61,7 +61,6 @@ def tune(
             result = finished.load(model) if finished is not None and run.resume else None
             if result is None:
                 report = _share(run.report, member, members)
-                training = _schedule(job, data, foundation, member)
                 result = _trained(run, model, data, training, checkpoints, report)
                 if finished is not None:
                     finished.keep(model, result)
@@ -69,6 +68,21 @@ def tune(
             models.append(model)
             results.append(result)
     return models, _together(results), foundation
+
+
+def _record(
+    run: TrainingRun, model: TaskModel, training: TrainingSettings, foundation: str, weights: WarmStart | None
+) -> None:
+    """Say what learns, from where, and what was chosen where the settings left it open."""
+    tuning = run.job.settings.part(TuningSettings)
+    chosen = {f"chosen_{name}": getattr(training, name) for name in ("epochs", "batch_size", "learning_rate")}
+    begun = weights.version.reference if weights else ""
+    run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun, **chosen})
+    run.job.journal.say(
+        f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
+        f"{parameter_count(model):,} parameters learn, {training.epochs} epochs in batches of "
+        f"{training.batch_size}" + (f", {tuning.members} times" * (tuning.mode == "ensemble"))
+    )
 
 
 def _prepared(
@@ -118,22 +132,32 @@ def _trained(
 
 
 def _schedule(job: Job, data: LabelledData, foundation: str, member: int) -> TrainingSettings:
-    """What was asked for, with what was left open: rate, passes, and each member's own seed.
+    """What was asked for, with what was left open: rate, passes, batches, and each member's own seed.
 
     The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
     not: too many epochs cost more than they bring.
     """
     training = job.settings.part(TrainingSettings)
     begun = "nothing" if foundation == "none" else "foundation"
-    steps = -(-len(data.split.train) // training.batch_size)
+    batch = training.batch_size or suiting_batch(len(data.split.train), data.task.targets[0].level)
+    steps = -(-len(data.split.train) // batch)
     suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
     return training.model_copy(
         update={
             "epochs": training.epochs or suiting,
+            "batch_size": batch,
             "learning_rate": training.learning_rate or LEARNING_RATES[job.settings.part(TuningSettings).mode],
             "seed": training.seed + member,
         }
     )
+
+
+def suiting_batch(records: int, level: TargetLevel) -> int:
+    """How many of so many training records make a step: a power of two."""
+    batch = BATCH if level == "sample" else FEWEST_AT_ONCE
+    while batch < BATCH and records > batch * MANY_STEPS:
+        batch *= 2
+    return batch
 
 
 def _rates(model: TaskModel, tuning: TuningSettings) -> dict[str, float] | None:

@@ -104,7 +104,10 @@ class TrainingSettings(BaseModel):
         int,
         Field(ge=0, le=10_000, description="Passes over the training rows; 0 = as many as suit what learns"),
     ] = 0
-    batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
+    batch_size: Annotated[
+        int,
+        Field(ge=0, le=65_536, description="Samples per optimiser step; 0 = as many as suit what learns"),
+    ] = 0
     learning_rate: Annotated[
         float,
         Field(ge=0, le=1, description="Peak learning rate of AdamW (per step); 0 = what suits what learns"),
