@@ -12,27 +12,19 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from domains.contract import TargetLevel, TargetSpec
+from domains.contract import TargetSpec
 from domains.shards import label_array
 from flows.jobs import Job, TrainingRun
 from flows.labelled import LabelledData
 from flows.starting_point import starting_point
+from flows.tuning_plan import TuningPlan, plan_tuning
 from flows.warm_start import WarmStart
 from models.encoder import Encoder, parameter_count
 from models.progress import Progress
 from models.settings import TrainingSettings, TuningSettings
 from models.targets import is_pixel_task, pixel_labels
 from models.training import TrainingResult, train
-from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
-
-BATCH = 32
-"""Records of a step."""
-FEWEST_AT_ONCE, MANY_STEPS = 8, 128
-"""Of records whose pixels carry the labels, fewer at once say as much, as long as so few steps are an epoch."""
-FEWEST_EPOCHS = {"foundation": 10, "nothing": 30}
-FEWEST_STEPS = {"foundation": 300, "nothing": 600}
-MOST_EPOCHS = 60
-"""Where the rows are so few that an epoch is hardly a step, more would only learn them by heart."""
+from models.tuning import TaskModel, layer_rates, merge, prepare
 
 
 def tune(
@@ -50,9 +42,16 @@ def tune(
         for member in range(members):
             encoder, foundation = starting_point(run, data, after, weights, member, foundation)
             model = _prepared(job, encoder, data, weights, member)
-            training = _schedule(job, data, foundation, member)
+            plan = plan_tuning(
+                job.settings.part(TrainingSettings),
+                tuning,
+                records=len(data.split.train),
+                level=data.task.targets[0].level,
+                has_foundation=foundation != "none",
+                member=member,
+            )
             if member == 0:
-                _record(run, model, training, foundation, weights)
+                _record(run, model, plan, foundation, weights)
             checkpoints = run.folder.checkpoints
             finished = None
             if members > 1:
@@ -61,7 +60,7 @@ def tune(
             result = finished.load(model) if finished is not None and run.resume else None
             if result is None:
                 report = _share(run.report, member, members)
-                result = _trained(run, model, data, training, checkpoints, report)
+                result = _trained(run, model, data, plan, checkpoints, report)
                 if finished is not None:
                     finished.keep(model, result)
             merge(model)
@@ -71,13 +70,12 @@ def tune(
 
 
 def _record(
-    run: TrainingRun, model: TaskModel, training: TrainingSettings, foundation: str, weights: WarmStart | None
+    run: TrainingRun, model: TaskModel, plan: TuningPlan, foundation: str, weights: WarmStart | None
 ) -> None:
     """Say what learns, from where, and what was chosen where the settings left it open."""
-    tuning = run.job.settings.part(TuningSettings)
-    chosen = {f"chosen_{name}": getattr(training, name) for name in ("epochs", "batch_size", "learning_rate")}
+    tuning, training = run.job.settings.part(TuningSettings), plan.training
     begun = weights.version.reference if weights else ""
-    run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun, **chosen})
+    run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun, **plan.parameters})
     run.job.journal.say(
         f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
         f"{parameter_count(model):,} parameters learn, {training.epochs} epochs in batches of "
@@ -110,11 +108,10 @@ def _trained(
     run: TrainingRun,
     model: TaskModel,
     data: LabelledData,
-    training: TrainingSettings,
+    plan: TuningPlan,
     folder: Path,
     report: Callable[[Progress], None],
 ) -> TrainingResult:
-    tuning = run.job.settings.part(TuningSettings)
     encoder: Any = model.encoder
     return train(
         model,
@@ -122,49 +119,13 @@ def _trained(
         _Labelled(data, data.split.val),
         collate=_Collator(encoder),
         lengths=data.store.tokens[data.split.train],
-        settings=training,
+        settings=plan.training,
         folder=folder,
         resume=run.resume,
         report=report,
-        patience=tuning.patience,
-        rates=_rates(model, tuning),
+        patience=run.job.settings.part(TuningSettings).patience,
+        rates=None if plan.layer_decay == 1 else layer_rates(model, plan.layer_decay),
     )
-
-
-def _schedule(job: Job, data: LabelledData, foundation: str, member: int) -> TrainingSettings:
-    """What was asked for, with what was left open: rate, passes, batches, and each member's own seed.
-
-    The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
-    not: too many epochs cost more than they bring.
-    """
-    training = job.settings.part(TrainingSettings)
-    begun = "nothing" if foundation == "none" else "foundation"
-    batch = training.batch_size or suiting_batch(len(data.split.train), data.task.targets[0].level)
-    steps = -(-len(data.split.train) // batch)
-    suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
-    return training.model_copy(
-        update={
-            "epochs": training.epochs or suiting,
-            "batch_size": batch,
-            "learning_rate": training.learning_rate or LEARNING_RATES[job.settings.part(TuningSettings).mode],
-            "seed": training.seed + member,
-        }
-    )
-
-
-def suiting_batch(records: int, level: TargetLevel) -> int:
-    """How many of so many training records make a step: a power of two."""
-    batch = BATCH if level == "sample" else FEWEST_AT_ONCE
-    while batch < BATCH and records > batch * MANY_STEPS:
-        batch *= 2
-    return batch
-
-
-def _rates(model: TaskModel, tuning: TuningSettings) -> dict[str, float] | None:
-    """Shares of the learning rate, where layers are to learn at rates of their own."""
-    if tuning.layer_decay == 1 or tuning.mode not in ("full", "ensemble"):
-        return None
-    return layer_rates(model, tuning.layer_decay)
 
 
 def _share(report: Callable[[Progress], None], member: int, members: int) -> Callable[[Progress], None]:

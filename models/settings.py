@@ -84,12 +84,12 @@ class TuningSettings(BaseModel):
     layer_decay: Annotated[
         float,
         Field(
-            gt=0,
+            ge=0,
             le=1,
             description="Learning rate of a layer of the encoder, as a share of that of the layer above it "
-            "(full, ensemble; 1 = all alike)",
+            "(full, ensemble; 1 = all alike, 0 = what suits what learns)",
         ),
-    ] = 1.0
+    ] = 0.0
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     members: Annotated[int, Field(ge=2, le=MOST_MEMBERS, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[
