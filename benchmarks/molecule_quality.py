@@ -77,7 +77,8 @@ def _rows_code() -> list[str]:
 def deciding_code() -> dict[str, list[str]]:
     """Files that decide the figures, by what they are figures of."""
     rows = _rows_code()
-    flow = [f"flows/{name}.py" for name in ("finetune", "ingest", "stacking", "starting_point", "tune")]
+    names = ("finetune", "ingest", "stacking", "starting_point", "tune", "tuning_plan")
+    flow = [f"flows/{name}.py" for name in names]
     learning = sorted({*rows, *modules("models"), *flow})
     return {
         "tuned": learning,

@@ -53,12 +53,10 @@ FOLDS = 5
 METRICS = {"eurosat": ("accuracy",), "burn_scars": ("miou", "iou_1")}
 CERTAIN = 1.96
 """Standard errors on either side of a mean: 95% of a normal distribution."""
+FLOW = ("evaluation", "finetune", "labelled", "stacking", "starting_point", "tune", "tuning_plan")
 CODE = (
     *("models", "domains/geospatial", "domains/splits.py", "domains/marks.py"),
-    *(
-        f"flows/{name}.py"
-        for name in ("evaluation", "finetune", "labelled", "stacking", "starting_point", "tune")
-    ),
+    *(f"flows/{name}.py" for name in FLOW),
 )
 
 Line = Mapping[str, Any]

@@ -201,7 +201,7 @@ def forward_flops(model: PretrainingModel, batch: Batch) -> float:
     shown, config = round(tokens * (1 - model.mask_ratio)), encoder.config
     total += 4 * images * shown**2 * config.hidden_size * config.num_hidden_layers
     total += 4 * images * tokens**2 * (config.hidden_size // 2) * config.decoder_layers
-    return total + 2 * images * shown * encoder.reader.filters.basis.shape[1] * encoder.pixel_channels
+    return total + 2 * images * shown * encoder.reader.filters.basis.shape[1] * encoder.reader.count(0)
 
 
 if __name__ == "__main__":

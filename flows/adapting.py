@@ -20,6 +20,7 @@ from models.training import train
 
 LEARNING_RATE = 3e-4
 """Below that of pretraining: what the encoder knows is to be kept."""
+BATCH = 32
 
 
 def adapt(run: TrainingRun, encoder: Encoder, data: LabelledData, member: int) -> None:
@@ -46,7 +47,12 @@ def adapt(run: TrainingRun, encoder: Encoder, data: LabelledData, member: int) -
         collate=collate,
         lengths=data.store.tokens[data.split.train],
         settings=settings.model_copy(
-            update={"epochs": epochs, "learning_rate": LEARNING_RATE, "seed": settings.seed + member}
+            update={
+                "epochs": epochs,
+                "batch_size": settings.batch_size or BATCH,
+                "learning_rate": LEARNING_RATE,
+                "seed": settings.seed + member,
+            }
         ),
         folder=run.folder.checkpoints / f"adapting-{member + 1}",
         resume=run.resume,

@@ -43,6 +43,7 @@ from models.training import TrainingResult, train
 
 LEARNING_RATE = 1e-3
 EPOCHS = 3
+BATCH = 64
 HELD_OUT = 0.02
 MOST_HELD_OUT = 2048
 FEWEST_RECORDS = 64
@@ -54,7 +55,11 @@ def pretrain(job: Job) -> Version:
     """Encode, train, register; returns the new version. Raises GroundworkError for unusable input."""
     domain, settings, journal = job.domain, job.settings, job.journal
     training = settings.part(TrainingSettings)
-    chosen = {"learning_rate": training.learning_rate or LEARNING_RATE, "epochs": training.epochs or EPOCHS}
+    chosen = {
+        "learning_rate": training.learning_rate or LEARNING_RATE,
+        "epochs": training.epochs or EPOCHS,
+        "batch_size": training.batch_size or BATCH,
+    }
     training = training.model_copy(update=chosen)
     limit = settings.part(LimitSettings)
     # Opened before anything is written, so that typos cost nothing.

@@ -17,6 +17,7 @@ from domains.shards import label_array
 from flows.jobs import Job, TrainingRun
 from flows.labelled import LabelledData
 from flows.starting_point import starting_point
+from flows.tuning_plan import TuningPlan, plan_tuning
 from flows.warm_start import WarmStart
 from models.encoder import Encoder, parameter_count
 from models.probe import solve
@@ -24,12 +25,7 @@ from models.progress import Progress
 from models.settings import TrainingSettings, TuningSettings
 from models.targets import is_pixel_task, pixel_labels
 from models.training import TrainingResult, train
-from models.tuning import LEARNING_RATES, TaskModel, layer_rates, merge, prepare
-
-FEWEST_EPOCHS = {"foundation": 10, "nothing": 30}
-FEWEST_STEPS = {"foundation": 300, "nothing": 600}
-MOST_EPOCHS = 60
-"""Where the rows are so few that an epoch is hardly a step, more would only learn them by heart."""
+from models.tuning import TaskModel, layer_rates, merge, prepare
 
 
 def tune(
@@ -47,13 +43,16 @@ def tune(
         for member in range(members):
             encoder, foundation = starting_point(run, data, after, weights, member, foundation)
             model = _prepared(job, encoder, data, weights, member)
+            plan = plan_tuning(
+                job.settings.part(TrainingSettings),
+                tuning,
+                records=len(data.split.train),
+                level=data.task.targets[0].level,
+                has_foundation=foundation != "none",
+                member=member,
+            )
             if member == 0:
-                begun = weights.version.reference if weights else ""
-                run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun})
-                job.journal.say(
-                    f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
-                    f"{parameter_count(model):,} parameters learn" + (f", {members} times" * (members > 1))
-                )
+                _record(run, model, plan, foundation, weights)
             checkpoints = run.folder.checkpoints
             finished = None
             if members > 1:
@@ -62,14 +61,27 @@ def tune(
             result = finished.load(model) if finished is not None and run.resume else None
             if result is None:
                 report = _share(run.report, member, members)
-                training = _schedule(job, data, foundation, member)
-                result = _trained(run, model, data, training, checkpoints, report)
+                result = _trained(run, model, data, plan, checkpoints, report)
                 if finished is not None:
                     finished.keep(model, result)
             merge(model)
             models.append(model)
             results.append(result)
     return models, _together(results), foundation
+
+
+def _record(
+    run: TrainingRun, model: TaskModel, plan: TuningPlan, foundation: str, weights: WarmStart | None
+) -> None:
+    """Say what learns, from where, and what was chosen where the settings left it open."""
+    tuning, training = run.job.settings.part(TuningSettings), plan.training
+    begun = weights.version.reference if weights else ""
+    run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun, **plan.parameters})
+    run.job.journal.say(
+        f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
+        f"{parameter_count(model):,} parameters learn, {training.epochs} epochs in batches of "
+        f"{training.batch_size}" + (f", {tuning.members} times" * (tuning.mode == "ensemble"))
+    )
 
 
 def _prepared(
@@ -97,59 +109,30 @@ def _trained(
     run: TrainingRun,
     model: TaskModel,
     data: LabelledData,
-    training: TrainingSettings,
+    plan: TuningPlan,
     folder: Path,
     report: Callable[[Progress], None],
 ) -> TrainingResult:
-    tuning = run.job.settings.part(TuningSettings)
     encoder: Any = model.encoder
     known, asked = _Labelled(data, data.split.train), _Labelled(data, data.split.val)
+    collate = _Collator(encoder)
+    tuning = run.job.settings.part(TuningSettings)
     if tuning.mode == "probe" and not model.answers_pixels:
-        asked_for = run.job.settings.part(TrainingSettings)
-        if asked_for.epochs or asked_for.learning_rate:
-            run.job.journal.say("a probe is solved at once: epochs and learning_rate have no part in it")
-        return solve(
-            model, known, asked, collate=_Collator(encoder), batch_size=training.batch_size, report=report
-        )
+        batch = plan.training.batch_size
+        return solve(model, known, asked, collate=collate, batch_size=batch, report=report)
     return train(
         model,
         known,
         asked,
-        collate=_Collator(encoder),
+        collate=collate,
         lengths=data.store.tokens[data.split.train],
-        settings=training,
+        settings=plan.training,
         folder=folder,
         resume=run.resume,
         report=report,
         patience=tuning.patience,
-        rates=_rates(model, tuning),
+        rates=None if plan.layer_decay == 1 else layer_rates(model, plan.layer_decay),
     )
-
-
-def _schedule(job: Job, data: LabelledData, foundation: str, member: int) -> TrainingSettings:
-    """What was asked for, with what was left open: rate, passes, and each member's own seed.
-
-    The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
-    not: too many epochs cost more than they bring.
-    """
-    training = job.settings.part(TrainingSettings)
-    begun = "nothing" if foundation == "none" else "foundation"
-    steps = -(-len(data.split.train) // training.batch_size)
-    suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
-    return training.model_copy(
-        update={
-            "epochs": training.epochs or suiting,
-            "learning_rate": training.learning_rate or LEARNING_RATES[job.settings.part(TuningSettings).mode],
-            "seed": training.seed + member,
-        }
-    )
-
-
-def _rates(model: TaskModel, tuning: TuningSettings) -> dict[str, float] | None:
-    """Shares of the learning rate, where layers are to learn at rates of their own."""
-    if tuning.layer_decay == 1 or tuning.mode not in ("full", "ensemble"):
-        return None
-    return layer_rates(model, tuning.layer_decay)
 
 
 def _share(report: Callable[[Progress], None], member: int, members: int) -> Callable[[Progress], None]:

@@ -44,7 +44,7 @@ class DenseFeatures(NamedTuple):
     tokens: torch.Tensor
     """[B, ``dense_width``, h, w]: embeddings on the grid of tokens, each of which covers as many pixels."""
     pixels: torch.Tensor
-    """[B, C, H, W]: the scaled input, zero where there is no data."""
+    """[B, C, H, W]: the scaled input and what follows from it at each pixel, zero where there is no data."""
     valid: torch.Tensor
     """bool [B, H, W], True where there is data."""
 

@@ -23,6 +23,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from domains.contract import EncodingSpec, GroundworkError, Reconstruction, Sample, TargetSpec
+from models.band_differences import band_differences, band_pairs
 from models.band_filters import BandFilters
 from models.bands import BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
@@ -153,7 +154,8 @@ class RasterViT(Encoder):
 
     @property
     def pixel_channels(self) -> int:
-        return len((self.config.encoding or {})["bands"]) * self.dates
+        bands = len((self.config.encoding or {})["bands"])
+        return (bands + len(band_pairs(bands))) * self.dates
 
     @property
     def dense_width(self) -> int:
@@ -331,12 +333,11 @@ class RasterViT(Encoder):
         patches = self.cut(batch)
         tokens = self.embed(patches)
         # Dates lie behind one another, so that a head sees what has changed.
-        pixels = patches.pixels.flatten(1, -3)
-        seen = pixels.isfinite()
+        pixels = [patches.pixels.flatten(1, -3), band_differences(batch["pixels"]).flatten(1, -3)]
         return DenseFeatures(
             tokens.unflatten(1, patches.grid).permute(0, 1, 4, 2, 3).flatten(1, 2),
-            torch.where(seen, pixels, 0).to(tokens.dtype),
-            seen.any(1),
+            torch.cat(pixels, 1).nan_to_num(0.0).to(tokens.dtype),
+            pixels[0].isfinite().any(1),
         )
 
     def masked_forward(

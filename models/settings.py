@@ -85,12 +85,12 @@ class TuningSettings(BaseModel):
     layer_decay: Annotated[
         float,
         Field(
-            gt=0,
+            ge=0,
             le=1,
             description="Learning rate of a layer of the encoder, as a share of that of the layer above it "
-            "(full, ensemble; 1 = all alike)",
+            "(full, ensemble; 1 = all alike, 0 = what suits what learns)",
         ),
-    ] = 1.0
+    ] = 0.0
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     members: Annotated[int, Field(ge=2, le=MOST_MEMBERS, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[
@@ -105,7 +105,10 @@ class TrainingSettings(BaseModel):
         int,
         Field(ge=0, le=10_000, description="Passes over the training rows; 0 = as many as suit what learns"),
     ] = 0
-    batch_size: Annotated[int, Field(ge=2, le=65_536, description="Samples per optimiser step")] = 64
+    batch_size: Annotated[
+        int,
+        Field(ge=0, le=65_536, description="Samples per optimiser step; 0 = as many as suit what learns"),
+    ] = 0
     learning_rate: Annotated[
         float,
         Field(ge=0, le=1, description="Peak learning rate of AdamW (per step); 0 = what suits what learns"),

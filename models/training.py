@@ -245,8 +245,8 @@ def train(
     undisturbed run. Raises Interrupted after SIGTERM or SIGINT once a checkpoint is written, and
     GroundworkError for a checkpoint that cannot be read or a loss that is not a number.
     """
-    if not settings.learning_rate:
-        raise ValueError("whoever knows what learns chooses its learning rate")
+    if not settings.learning_rate or not settings.batch_size:
+        raise ValueError("whoever knows what learns chooses its learning rate and its batches")
     steps_per_epoch = -(-len(training) // settings.batch_size)
     bf16 = settings.precision == "bf16" or (
         settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()

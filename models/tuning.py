@@ -17,9 +17,6 @@ from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
 from models.targets import is_pixel_task
 
-LEARNING_RATES: dict[Mode, float] = {"probe": 1e-2, "lora": 2e-3, "full": 5e-4, "ensemble": 5e-4}
-"""Peak rates by mode: the fewer weights learn, the larger their steps may be."""
-
 
 class Head(nn.Module):
     """Pooled embedding [B, D], and what was computed of each sample [B, F] -> raw outputs [B, outputs]."""
@@ -101,9 +98,9 @@ class ComputedFeatures(nn.Module):
 class PixelHead(nn.Module):
     """Features of tokens and of pixels -> raw outputs [B, H * W, outputs], row by row.
 
-    Tokens say what is around, and pixels where its borders lie: both are projected to few channels,
-    the tokens' are stretched over their pixels, and two convolutions decide. A linear head is the sum of
-    two projections.
+    Tokens say what is around, pixels what is there and where its borders lie: both are projected to few
+    channels, the tokens' are stretched over their pixels, and two convolutions decide. A linear head is the
+    sum of two projections.
     """
 
     WIDTH = 32

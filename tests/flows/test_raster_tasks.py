@@ -75,7 +75,7 @@ def fires(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def changed(module_home: Home, fires: Path) -> Version:
-    return finetune(module_home, fires, task="change", name="changed", epochs=20)
+    return finetune(module_home, fires, task="change", name="changed", epochs=20, batch_size=0)
 
 
 def test_a_change_is_learnt_from_pairs_beside_its_floor(changed: Version) -> None:
@@ -86,6 +86,13 @@ def test_a_change_is_learnt_from_pairs_beside_its_floor(changed: Version) -> Non
     assert "no image of the same name in images_before/" in rejects
     _, predictor = registry.load("changed")
     assert predictor.spec.dates == 2  # type: ignore[attr-defined]
+
+
+def test_what_was_left_open_is_chosen_and_recorded(changed: Version) -> None:
+    params = mlflow.get_run(changed.run_id).data.params
+    chosen = [params[f"chosen_{name}"] for name in ("epochs", "batch_size", "learning_rate")]
+    assert chosen == ["20", "8", "0.0005"]
+    assert params["batch_size"] == "0"
 
 
 def test_a_change_of_a_whole_chip_is_its_class(module_home: Home, fires: Path, tmp_path: Path) -> None:

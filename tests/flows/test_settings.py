@@ -92,7 +92,7 @@ def test_a_signature_holds_keywords_only() -> None:
     ("kind", "values", "field"),
     [
         ("finetune", {"epochs": -1}, "epochs"),
-        ("finetune", {"batch_size": 1}, "batch_size"),
+        ("finetune", {"batch_size": -1}, "batch_size"),
         ("finetune", {"mode": "magic"}, "mode"),
         ("finetune", {"head_dropout": 1.0}, "head_dropout"),
         ("finetune", {"name": "../etc"}, "name"),

@@ -56,7 +56,7 @@ def test_a_foundation_keeps_what_it_knows_and_measures_what_is_new(tmp_path: Pat
     task = Encoding(bands=(NIR, BLUE, radar("slope"), RED, SWIR))
     samples = [{"pixels": sample["pixels"] + 100} for sample in textures(30, 5)]
     encoder.fit_input(task, samples)
-    assert encoder.pixel_channels == 5
+    assert encoder.pixel_channels == 5 + 10
     fresh = np.mean([sample["pixels"] for sample in samples], axis=(0, 2, 3))
     [reading] = encoder.reader.readings
     expected = [fresh[0], known["B2"], fresh[2], known["B4"], fresh[4]]

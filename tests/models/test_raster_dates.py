@@ -37,11 +37,13 @@ def test_a_head_sees_every_date_of_a_pixel(encoder: RasterViT) -> None:
         dense, embeddings = encoder.dense(batch), encoder(batch)
     width = encoder.config.hidden_size
     assert dense.tokens.shape == (2, encoder.dense_width, 4, 4) == (2, 2 * width, 4, 4)
-    assert dense.pixels.shape == (2, encoder.pixel_channels, 32, 32) == (2, 6, 32, 32)
+    assert dense.pixels.shape == (2, encoder.pixel_channels, 32, 32) == (2, 12, 32, 32)
     torch.testing.assert_close(dense.tokens[1, :width, 2, 3], embeddings.tokens[1, 2 * 4 + 3])
     torch.testing.assert_close(dense.tokens[1, width:, 2, 3], embeddings.tokens[1, 16 + 2 * 4 + 3])
-    same, _ = encoder.dense(encoder.collate([pair(1, 1)])).pixels.chunk(2, 1)
-    torch.testing.assert_close(dense.pixels[:1, :3], same)
+    bands, differences = encoder.dense(encoder.collate([pair(1, 1)])).pixels.chunk(2, 1)
+    torch.testing.assert_close(dense.pixels[:1, :3], bands[:, :3])
+    torch.testing.assert_close(bands[:, :3], bands[:, 3:])
+    torch.testing.assert_close(differences[:, :3], differences[:, 3:])
 
 
 def test_hidden_patches_of_all_dates_are_filled_in(encoder: RasterViT) -> None:

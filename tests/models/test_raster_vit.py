@@ -28,6 +28,7 @@ from transformers import AutoModel
 from domains.contract import GroundworkError, Target, TargetSpec
 from domains.geospatial import GEOSPATIAL, RasterEncoding
 from models import raster_vit
+from models.band_differences import band_differences
 from models.encoder import parameter_count
 from models.pretraining import PretrainingModel
 from models.raster_targets import EDGES, STATISTICS
@@ -323,7 +324,9 @@ def test_dense_features_lie_on_the_pixels(encoder: RasterViT) -> None:
     scaled = (
         samples[0]["pixels"] - encoder.reader.mean.numpy()[:, None, None]
     ) / encoder.reader.spread.numpy()[:, None, None]
-    np.testing.assert_allclose(dense.pixels[0], scaled, atol=TOLERANCE)
+    np.testing.assert_allclose(dense.pixels[0, :3], scaled, atol=TOLERANCE)
+    differences = band_differences(torch.from_numpy(samples[0]["pixels"]))
+    torch.testing.assert_close(dense.pixels[0, 3:], differences)
 
 
 def test_a_pixel_with_some_bands_is_data(encoder: RasterViT) -> None:
