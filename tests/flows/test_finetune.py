@@ -257,8 +257,8 @@ def test_tables_that_cannot_be_used(
 def test_a_failed_run_says_so_in_mlflow(
     module_home: Home, tables: Path, tmp_path: Path, journal: Any
 ) -> None:
+    few = column_of(tables, tmp_path, lambda place: str(place) if place < 9 else "")
     with pytest.raises(GroundworkError):
-        few = column_of(tables, tmp_path, lambda place: str(place) if place < 9 else "")
         tune(module_home, journal, few, name="failing")
     client = mlflow.MlflowClient()
     [run] = client.search_runs(
