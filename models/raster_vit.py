@@ -27,6 +27,7 @@ from models.band_differences import band_differences, band_pairs
 from models.band_filters import BandFilters
 from models.bands import BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
+from models.light import in_other_light
 from models.masked_rasters import MaskedDecoder, kept_bands, predicted_band, visible_order
 from models.orientations import oriented
 from models.patches import Patches, pooled_of, rows_of
@@ -408,13 +409,15 @@ class RasterViT(Encoder):
         return reconstruct(self, sample, ratio, heads["patch"], generator)
 
     def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
-        """Chips turned and mirrored."""
+        """Chips turned and mirrored; where pixels are told apart, in other light as well."""
         pixels = batch["pixels"]
         if labels is None:
             [pixels] = oriented([pixels])
         else:
             pixels, labels = oriented([pixels, labels.view(len(labels), *pixels.shape[-2:])])
             labels = labels.flatten(1)
+            optical = [band["wavelength"] is not None for band in (self.config.encoding or {})["bands"]]
+            pixels = in_other_light(pixels, torch.tensor(optical, device=pixels.device))
         return {**batch, "pixels": pixels}, labels
 
 

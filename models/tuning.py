@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from domains.contract import GroundworkError, Sample, Target, TargetSpec
-from models.encoder import Batch, DenseFeatures, Encoder
+from models.encoder import Batch, Encoder
+from models.pixel_head import LinearPixelHead, PixelHead
 from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
 from models.targets import is_pixel_task
@@ -95,42 +96,6 @@ class ComputedFeatures(nn.Module):
         return ((values - self.mean) / self.scale).nan_to_num(0.0).clamp(-OUTLIER, OUTLIER)
 
 
-class PixelHead(nn.Module):
-    """Features of tokens and of pixels -> raw outputs [B, H * W, outputs], row by row.
-
-    Tokens say what is around, pixels what is there and where its borders lie: both are projected to few
-    channels, the tokens' are stretched over their pixels, and two convolutions decide. A linear head is the
-    sum of two projections.
-    """
-
-    WIDTH = 32
-
-    def __init__(self, tokens: int, pixels: int, outputs: int, dropout: float, linear: bool) -> None:
-        super().__init__()
-        width = outputs if linear else self.WIDTH
-        self.norm = nn.LayerNorm(tokens)
-        self.dropout = nn.Dropout(dropout)
-        self.from_tokens = nn.Conv2d(tokens, width, 1)
-        self.from_pixels = nn.Conv2d(pixels, width, 1 if linear else 3, padding=0 if linear else 1)
-        self.decide = (
-            nn.Identity()
-            if linear
-            else nn.Sequential(
-                nn.GELU(), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, outputs, 1)
-            )
-        )
-
-    def forward(self, features: DenseFeatures) -> torch.Tensor:
-        tokens = self.norm(features.tokens.movedim(1, -1)).movedim(-1, 1)
-        around = F.interpolate(
-            self.from_tokens(self.dropout(tokens)),
-            size=features.pixels.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
-        )
-        return self.decide(around + self.from_pixels(features.pixels)).flatten(2).movedim(1, 2)
-
-
 class TaskModel(nn.Module):
     """Encoder, head and the scaling of the targets.
 
@@ -159,11 +124,12 @@ class TaskModel(nn.Module):
         self.linear_head = linear_head
         outputs = sum(target.outputs for target in self.targets)
         width = encoder.config.hidden_size
-        self.head: nn.Module = (
-            PixelHead(encoder.dense_width, encoder.pixel_channels, outputs, dropout, linear_head)
-            if self.answers_pixels
-            else Head(width, outputs, dropout, linear_head, sum(target.size for target in computed))
-        )
+        self.head: nn.Module
+        if self.answers_pixels:
+            of_pixels = LinearPixelHead if linear_head else PixelHead
+            self.head = of_pixels(encoder.dense_width, encoder.pixel_channels, outputs, dropout)
+        else:
+            self.head = Head(width, outputs, dropout, linear_head, sum(target.size for target in computed))
         self.computed = ComputedFeatures(computed) if computed else None
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))
