@@ -80,10 +80,11 @@ def test_a_chip_is_drawn_with_its_caption(tmp_path: Path) -> None:
 
 def test_targets_of_pretraining_are_the_pixels_of_a_patch(tmp_path: Path) -> None:
     spec = opened(write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS)).encoding
-    patch, edges, band = GEOSPATIAL.pretraining_targets(spec)
+    patch, edges, band, words = GEOSPATIAL.pretraining_targets(spec)
     assert (patch.name, patch.level, patch.kind, patch.size) == ("patch", "token", "reals", 64)
     assert (edges.name, edges.level, edges.kind) == ("edges", "token", "reals")
     assert (band.name, band.level, band.kind) == ("band", "channel", "reals")
+    assert (words.name, words.level, words.kind) == ("words", "sample", "reals")
     record = read_all(opened(tmp_path / "a.tif"))[0][0]
     assert isinstance(record, Record)
     (statistics,) = GEOSPATIAL.computed(spec)
