@@ -98,7 +98,9 @@ class Textures(nn.Module):
         evened = windows - windows.mean(-1, keepdim=True)
         evened = evened * (evened.square().mean(-1, keepdim=True) + FAINT).rsqrt()
         # A window with a gap is like nothing.
+        if values.isnan().any():
+            evened = evened.nan_to_num(0.0)
         filters = self.filters(codes)
-        found = F.relu(evened.nan_to_num(0.0).to(filters.dtype) @ filters + self.threshold)
+        found = F.relu(F.linear(evened.to(filters.dtype), filters.T, self.threshold), inplace=True)
         strongest = (found.square().mean(2) + 1e-4).sqrt()
         return self.widen(torch.cat([found.mean(2), strongest], -1))
