@@ -50,7 +50,7 @@ CODE = (
     "domains/store.py",
     "domains/geospatial",
     "models/encoder.py",
-    "models/raster_vit.py",
+    "models/rasters",
     "benchmarks/chip_reading.py",
     "benchmarks/torchgeo_sampler.py",
 )

@@ -15,7 +15,7 @@ from benchmarks.raster_training import BANDS, bands, chips
 from domains.contract import SplitSpec, Target, TaskSpec
 from domains.geospatial import RasterEncoding
 from models.predictor import Lineage, Predictor, VersionContract
-from models.raster_vit import RasterViT
+from models.rasters.vit import RasterViT
 from models.settings import Size
 from models.tuning import TaskModel
 

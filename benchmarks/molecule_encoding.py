@@ -40,7 +40,7 @@ CODE = (
     "domains/molecules",
     "domains/shards.py",
     "domains/store.py",
-    "models/graph_transformer.py",
+    "models/molecules/graph_transformer.py",
     "models/encoder.py",
     "benchmarks/molecules.py",
     "benchmarks/molecule_encoding.py",

@@ -23,7 +23,7 @@ from domains.geospatial import GEOSPATIAL, BandSpec, RasterEncoding
 from domains.geospatial.sensors import SENTINEL_2
 from models.encoder import Batch, parameter_count
 from models.pretraining import PretrainingModel
-from models.raster_vit import RasterViT
+from models.rasters.vit import RasterViT
 from models.settings import Size
 
 BANDS = ("B2", "B3", "B4", "B8", "B12")
@@ -50,21 +50,9 @@ def main() -> None:
     line = measured(
         "raster_training",
         code=[
-            *(
-                f"models/{name}.py"
-                for name in (
-                    "band_filters",
-                    "bands",
-                    "encoder",
-                    "masked_rasters",
-                    "patches",
-                    "pretraining",
-                    "raster_targets",
-                    "raster_vit",
-                    "visual_words",
-                )
-            ),
-            "models/vision_blocks.py",
+            "models/rasters",
+            "models/encoder.py",
+            "models/pretraining.py",
             "benchmarks/raster_training.py",
         ],
         data=digest_of([options.chip, options.batch, options.steps, options.seed]),

@@ -30,7 +30,7 @@ TURNS = 3
 CODE = [
     *(f"domains/geospatial/{name}.py" for name in ("blending", "cog", "geotiffs", "map_file", "map_layers")),
     *(f"domains/geospatial/{name}.py" for name in ("maps", "quick_look", "scenes", "unfinished")),
-    *(f"models/{name}.py" for name in ("bands", "predictor", "raster_vit", "tuning", "vision_blocks")),
+    *("models/rasters", "models/predictor.py", "models/tuning.py", "models/pixel_head.py"),
     *(f"benchmarks/{name}.py" for name in ("generated_scenes", "mapping", "scene_inference")),
     "benchmarks/terratorch_tiles.py",
 ]

@@ -14,9 +14,9 @@ from domains.contract import DrawsWeights, Record, Target
 from flows.evaluation import Evaluation
 from flows.jobs import Job
 from flows.labelled import LabelledData, read_again
-from models.attribution import attribute_atoms, can_attribute
 from models.comparison import LEVEL, Comparison
 from models.metrics import HIGHER_IS_BETTER
+from models.molecules.attribution import attribute_atoms, can_attribute
 from models.predictor import Predictor
 from models.results import PixelResults, SampleResults, class_ious
 from models.tuning import TaskModel

@@ -74,7 +74,7 @@ class Impatient(ConsoleJournal):
 def speaking_to(groundwork: Groundwork) -> Iterator[Callable[..., Any]]:
     """Fine-tune as the command does beside running services, but with small models in this process."""
     from models import baselines
-    from models.graph_transformer import GraphTransformer
+    from models.molecules.graph_transformer import GraphTransformer
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     domain = load_domain("molecules")

@@ -24,7 +24,7 @@ def small_encoders() -> Iterator[None]:
 
     from flows import figures, yardstick
     from models import baselines, shipped
-    from models.graph_transformer import GraphTransformer
+    from models.molecules.graph_transformer import GraphTransformer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(GraphTransformer.presets, "tiny", SMALL)

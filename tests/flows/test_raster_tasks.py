@@ -30,7 +30,7 @@ SIDE, SCENES = 32, 14
 
 @pytest.fixture(scope="module", autouse=True)
 def small_raster_encoders() -> Iterator[None]:
-    from models.raster_vit import RasterViT
+    from models.rasters.vit import RasterViT
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RasterViT.presets, "tiny", SMALL)

@@ -41,7 +41,7 @@ def register(folder: Path, seed: int) -> None:
     import torch
 
     from models import registry
-    from models.graph_transformer import GraphTransformer
+    from models.molecules.graph_transformer import GraphTransformer
     from models.predictor import Lineage, Predictor, VersionContract
     from models.tuning import TaskModel
 

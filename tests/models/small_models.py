@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from domains.contract import EncodingSpec, Record, Row, Sample, SplitSpec, Target, TaskSpec, load_domain
-from models.graph_transformer import GraphTransformer
+from models.molecules.graph_transformer import GraphTransformer
 from models.predictor import Lineage, VersionContract
 from models.tuning import TaskModel
 

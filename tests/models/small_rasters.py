@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from domains.contract import EncodingSpec, Sample, TargetSpec
-from models.raster_vit import RasterViT
+from models.rasters.vit import RasterViT
 
 PATCH = TargetSpec("patch", "token", "reals", 8 * 8)
 

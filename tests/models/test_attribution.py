@@ -8,8 +8,8 @@ import torch
 from small_models import LOGP, MOLECULES, PHASE, SIZES, SPEC, TOXIC, samples_of, small_encoder, task_model
 
 from domains.contract import GroundworkError, Target
-from models.attribution import attribute_atoms
 from models.encoder import Encoder
+from models.molecules.attribution import attribute_atoms
 from models.tuning import TaskModel
 
 CAFFEINE = "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
@@ -82,7 +82,7 @@ def test_a_large_molecule_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) 
     model = grown(PHASE)
     [sample] = samples_of([CAFFEINE])
     whole = attribute_atoms(model, sample, PHASE)
-    monkeypatch.setattr("models.attribution.PAIRS", 1)
+    monkeypatch.setattr("models.molecules.attribution.PAIRS", 1)
     parts = attribute_atoms(model, sample, PHASE)
     np.testing.assert_allclose(parts.atoms, whole.atoms, rtol=1e-4, atol=1e-5)
     assert (parts.output, parts.baseline) == pytest.approx((whole.output, whole.baseline), rel=1e-5)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.band_differences import SCALE, band_differences, band_pairs
+from models.rasters.band_differences import SCALE, band_differences, band_pairs
 
 
 def image(*values: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from rdkit import Chem
 from small_models import AS_WRITTEN, MOLECULES, SPEC, embed, samples_of, small_encoder
 from transformers import AutoModel
 
-from models.graph_transformer import GraphTransformer, GraphTransformerConfig
+from models.molecules.graph_transformer import GraphTransformer, GraphTransformerConfig
 from models.pretraining import PretrainingModel
 
 STEREO = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.band_differences import band_differences
-from models.light import SPREAD, in_other_light
+from models.rasters.band_differences import band_differences
+from models.rasters.light import SPREAD, in_other_light
 
 OPTICAL = torch.tensor([True, True, False])
 

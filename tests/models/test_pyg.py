@@ -17,7 +17,7 @@ from torch_geometric.transforms import ToUndirected
 
 from domains.contract import GroundworkError, Sample
 from domains.molecules import Molecules
-from models.pyg import from_pyg, to_pyg, write_table
+from models.molecules.pyg import from_pyg, to_pyg, write_table
 
 ALANINE = "C[C@H](N)C(=O)O"
 

@@ -24,8 +24,8 @@ from small_rasters import (
 )
 
 from domains.contract import GroundworkError, Sample, TargetSpec
-from models.raster_vit import RasterViT
-from models.visual_words import BAG
+from models.rasters.visual_words import BAG
+from models.rasters.vit import RasterViT
 
 WORDS = TargetSpec("words", "sample", "reals", BAG)
 

@@ -8,7 +8,7 @@ import torch
 from small_rasters import PATCH, RGB, Encoding, embed, encoder_of, textures
 
 from domains.contract import GroundworkError, Sample
-from models.raster_vit import RasterViT
+from models.rasters.vit import RasterViT
 
 PAIR = Encoding(bands=RGB.bands, dates=2)
 TOLERANCE = 1e-5

@@ -28,14 +28,14 @@ from transformers import AutoModel
 from domains.contract import GroundworkError, Target, TargetSpec
 from domains.geospatial import GEOSPATIAL, RasterEncoding
 from models import raster_vit
-from models.band_differences import band_differences
 from models.encoder import parameter_count
 from models.pretraining import PretrainingModel
-from models.raster_targets import EDGES, STATISTICS
-from models.raster_vit import RasterViT
+from models.rasters.band_differences import band_differences
+from models.rasters.targets import EDGES, STATISTICS
+from models.rasters.visual_words import BAG
+from models.rasters.vit import RasterViT
+from models.rasters.whereabouts import MOST_DATES
 from models.tuning import TaskModel, prepare
-from models.visual_words import BAG
-from models.whereabouts import MOST_DATES
 
 TOLERANCE = 1e-5
 

@@ -19,7 +19,7 @@ from training_run import signal_at, train_small_model
 
 from domains.contract import GroundworkError
 from models.checkpoints import checkpoint_step, last_checkpoint
-from models.graph_transformer import GraphTransformerBlock
+from models.molecules.graph_transformer import GraphTransformerBlock
 from models.progress import Interrupted, Progress
 from models.settings import TrainingSettings
 from models.training import train

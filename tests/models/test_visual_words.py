@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_rasters import textures
 
-from models.visual_words import BAG, Vocabulary
+from models.rasters.visual_words import BAG, Vocabulary
 
 BANDS = 3
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from domains.contract import GroundworkError, Sample
-from models.band_filters import BandCodes, BandFilters, Textures
+from models.rasters.band_filters import BandCodes, BandFilters, Textures
 
 MEASURED_SAMPLES, MEASURED_PIXELS = 1024, 1024
 """Statistics are taken from at most so many samples, and so many pixels of each."""

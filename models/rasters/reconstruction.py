@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from domains.contract import GroundworkError, Reconstruction, Sample
-from models.bands import BandReader
-from models.masked_rasters import visible_order
-from models.raster_targets import FLAT
+from models.rasters.bands import BandReader
+from models.rasters.masked_decoder import visible_order
+from models.rasters.targets import FLAT
 
 if TYPE_CHECKING:
-    from models.raster_vit import RasterViT
+    from models.rasters.vit import RasterViT
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from torch_geometric.data import Data
 
 from domains.contract import GroundworkError, Sample
-from models.graph_transformer import GraphTransformerConfig
+from models.molecules.graph_transformer import GraphTransformerConfig
 
 SMILES = "smiles"
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.band_filters import FAINT
+from models.rasters.band_filters import FAINT
 
 WORDS = 256
 BAG = 2 * WORDS

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.band_filters import CODE
-from models.bands import BandReader
-from models.patches import Patches
-from models.raster_targets import EDGES, band_statistics, edges, evened
-from models.vision_blocks import VisionBlock, key_bias
-from models.visual_words import Vocabulary
-from models.whereabouts import MOST_DATES
+from models.rasters.band_filters import CODE
+from models.rasters.bands import BandReader
+from models.rasters.blocks import VisionBlock, key_bias
+from models.rasters.patches import Patches
+from models.rasters.targets import EDGES, band_statistics, edges, evened
+from models.rasters.visual_words import Vocabulary
+from models.rasters.whereabouts import MOST_DATES
 
 Asked = tuple[torch.Tensor, torch.Tensor]
 """Features [M, D], of which a head is to say truths [M, k]."""

@@ -23,18 +23,18 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from domains.contract import EncodingSpec, GroundworkError, Reconstruction, Sample, TargetSpec
-from models.band_differences import band_differences, band_pairs
-from models.band_filters import BandFilters
-from models.bands import BandReader
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
-from models.light import in_other_light
-from models.masked_rasters import MaskedDecoder, kept_bands, predicted_band, visible_order
-from models.orientations import oriented
-from models.patches import Patches, pooled_of, rows_of
-from models.reconstruction import reconstruct
-from models.vision_blocks import VisionBlock, key_bias, rotations
-from models.visual_words import MEASURED_IMAGES, Vocabulary
-from models.whereabouts import Whereabouts
+from models.rasters.band_differences import band_differences, band_pairs
+from models.rasters.band_filters import BandFilters
+from models.rasters.bands import BandReader
+from models.rasters.blocks import VisionBlock, key_bias, rotations
+from models.rasters.light import in_other_light
+from models.rasters.masked_decoder import MaskedDecoder, kept_bands, predicted_band, visible_order
+from models.rasters.orientations import oriented
+from models.rasters.patches import Patches, pooled_of, rows_of
+from models.rasters.reconstruction import reconstruct
+from models.rasters.visual_words import MEASURED_IMAGES, Vocabulary
+from models.rasters.whereabouts import Whereabouts
 
 
 class RasterViTConfig(EncoderConfig):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from domains.contract import GroundworkError, Sample, Target
-from models.graph_transformer import CodeEmbedding, GraphTransformer
+from models.molecules.graph_transformer import CodeEmbedding, GraphTransformer
 from models.tuning import TaskModel
 
 STEPS = (32, 128, 512)

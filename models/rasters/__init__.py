@@ -1,0 +1,1 @@
+"""The encoder of rasters: a ViT that takes whatever bands and sizes come."""
