@@ -27,9 +27,9 @@ from transformers import AutoModel
 
 from domains.contract import GroundworkError, Target, TargetSpec
 from domains.geospatial import GEOSPATIAL, RasterEncoding
-from models import raster_vit
 from models.encoder import parameter_count
 from models.pretraining import PretrainingModel
+from models.rasters import vit
 from models.rasters.band_differences import band_differences
 from models.rasters.targets import EDGES, STATISTICS
 from models.rasters.visual_words import BAG
@@ -194,7 +194,7 @@ def test_masked_shapes_follow_the_data(encoder: RasterViT, monkeypatch: pytest.M
     gap = with_gap(with_gap(other, slice(8), slice(None)), slice(8, 12), slice(12, 30), slice(1))
     bands = []
     for band in range(3):
-        monkeypatch.setattr(raster_vit, "predicted_band", lambda *_, band=band: band)
+        monkeypatch.setattr(vit, "predicted_band", lambda *_, band=band: band)
         features, truth = hide(encoder, encoder.collate([whole, gap]))
         assert features.shape == (12 + 9, 32)
         assert truth.shape == (12 + 9, 8 * 8)
