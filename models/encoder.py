@@ -155,6 +155,10 @@ class Encoder(PreTrainedModel):
         """Features for heads of pixel level; for encoders of images only."""
         raise NotImplementedError
 
+    def asked_width(self, target: TargetSpec) -> int:
+        """Width k of the features [M, k] of a target that ``masked_forward`` gives."""
+        return int(self.config.hidden_size)
+
     def masked_forward(
         self,
         batch: Batch,

@@ -44,16 +44,9 @@ class PretrainingModel(nn.Module):
         self.mask_ratio = mask_ratio
         self.contrast = contrast
         width = encoder.config.hidden_size
-        self.project = (
-            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, VIEW_WIDTH))
-            if contrast
-            else None
-        )
+        self.project = _head(width, VIEW_WIDTH) if contrast else None
         self.heads = nn.ModuleDict(
-            {
-                target.name: nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, target.size))
-                for target in self.targets
-            }
+            {target.name: _head(encoder.asked_width(target), target.size) for target in self.targets}
         )
         for target in self.targets:
             if target.kind == "reals":
@@ -130,6 +123,10 @@ class PretrainingModel(nn.Module):
             predicted, torch.where(observed, truth, 0).clamp(-OUTLIER, OUTLIER), reduction="none"
         )
         return (error * observed).sum() / observed.sum().clamp(min=1)
+
+
+def _head(width: int, size: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, size))
 
 
 def likeness_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

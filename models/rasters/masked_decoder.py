@@ -48,8 +48,8 @@ class MaskedDecoder(nn.Module):
         self.age = nn.Parameter(torch.zeros(MOST_DATES - 1, width))
         self.layers = nn.ModuleList(VisionBlock(width, heads, intermediate) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, encoder_width)
-        self.band = nn.Linear(CODE, encoder_width, bias=False)
+        self.band_of_patch = nn.Linear(CODE, width, bias=False)
+        self.band_of_chip = nn.Linear(CODE, encoder_width, bias=False)
         self.make_vocabularies(bands)
 
     def forward(
@@ -95,24 +95,25 @@ class MaskedDecoder(nn.Module):
         features, truths = [], []
         for place, among in reader.sources(patches.source):
             its = hidden if among is None else torch.zeros_like(hidden).index_copy(0, among, hidden[among])
-            own = patches.values[its].unflatten(-1, (-1, pixels))
+            own = patches.values.flatten(0, 1).index_select(0, its.flatten().nonzero()[:, 0])
+            own = own.unflatten(-1, (-1, pixels))
             [code] = reader.codes(place, wanted[place : place + 1])
-            features.append(self.widen(tokens[its]) + self._said(code))
-            truths.append(evened(own[:, : reader.count(place)])[:, wanted[place]])
+            features.append(tokens[its] + said(self.band_of_patch, code))
+            truths.append(evened(own[:, : reader.count(place)], wanted[place]))
         return torch.cat(features), torch.cat(truths)
 
     def trace(self, patches: Patches, tokens: torch.Tensor, hidden: torch.Tensor, patch: int) -> Asked:
         """Edges of each ``hidden`` [B, N] patch of ``patch`` pixels: truths [M, EDGES]."""
         pixels = patches.pixels
         truths = edges(pixels.flatten(0, -4), patch).view(len(pixels), -1, EDGES)
-        return self.widen(tokens[hidden]), truths[hidden]
+        return tokens[hidden], truths[hidden]
 
     def sum_up(self, reader: BandReader, patches: Patches, pooled: torch.Tensor) -> Asked:
         """What each band of each chip looks like, on the latest date: truths [M, STATISTICS]."""
         features, truths = [], []
         for place, own, its in self._by_source(reader, patches, pooled):
             codes = reader.codes(place, range(reader.count(place)))
-            features.append((own[:, None] + self._said(codes)).flatten(0, 1))
+            features.append((own[:, None] + said(self.band_of_chip, codes)).flatten(0, 1))
             truths.append(band_statistics(its).flatten(0, 1))
         return torch.cat(features), torch.cat(truths)
 
@@ -121,14 +122,9 @@ class MaskedDecoder(nn.Module):
         features, truths = [], []
         for place, own, its in self._by_source(reader, patches, pooled):
             codes = reader.codes(place, range(reader.count(place)))
-            features.append(own + self._said(codes).mean(0))
+            features.append(own + said(self.band_of_chip, codes).mean(0))
             truths.append(self.vocabularies[place](its))
         return torch.cat(features), torch.cat(truths)
-
-    def _said(self, codes: torch.Tensor) -> torch.Tensor:
-        """What heads are told of bands, so that they know which they are asked about."""
-        told: torch.Tensor = self.band(codes.to(self.band.weight.dtype))
-        return told
 
     @staticmethod
     def _by_source(
@@ -139,6 +135,12 @@ class MaskedDecoder(nn.Module):
         for place, among in reader.sources(patches.source):
             own, its = (pooled, latest) if among is None else (pooled[among], latest[among])
             yield place, own, its[:, : reader.count(place)]
+
+
+def said(layer: nn.Linear, codes: torch.Tensor) -> torch.Tensor:
+    """What heads are told of bands, so that they know which they are asked about."""
+    told: torch.Tensor = layer(codes.to(layer.weight.dtype))
+    return told
 
 
 def visible_order(mask: torch.Tensor, dates: int, generator: torch.Generator | None) -> torch.Tensor:

@@ -13,22 +13,22 @@ def oriented(images: Sequence[torch.Tensor], generator: torch.Generator | None =
     Eight of them, four where images are not square. Values and numbers of pixels stay as they are.
     """
     first = images[0]
-    chances = torch.rand((3, len(first)), generator=generator, device=first.device) < 0.5
-    is_square = first.shape[-1] == first.shape[-2]
-    return [_turned(image, *chances, is_square=is_square) for image in images]
+    height, width = first.shape[-2:]
+    ways = _ways(height, width).to(first.device)
+    drawn = torch.randint(len(ways), (len(first),), generator=generator, device=first.device)
+    return [_rearranged(image, ways[drawn]) for image in images]
 
 
-def _turned(
-    images: torch.Tensor,
-    across: torch.Tensor,
-    down: torch.Tensor,
-    transposed: torch.Tensor,
-    *,
-    is_square: bool,
-) -> torch.Tensor:
-    def where(chosen: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return torch.where(chosen.view(-1, *[1] * (images.dim() - 1)), other, images)
+def _ways(height: int, width: int) -> torch.Tensor:
+    """From where each pixel of an image is taken in each of its orientations, int64 [ways, H * W]."""
+    grid = torch.arange(height * width).view(height, width)
+    sides = [grid, grid.T] if height == width else [grid]
+    flips: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
+    return torch.stack([side.flip(axes).flatten() for side in sides for axes in flips])
 
-    images = where(across, images.flip(-1))
-    images = where(down, images.flip(-2))
-    return where(transposed, images.transpose(-1, -2)) if is_square else images
+
+def _rearranged(images: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
+    """Images [B, ..., H, W] whose pixels are taken from ``taken`` [B, H * W]; in one pass over them all."""
+    flat = images.flatten(-2)
+    places = taken.view(len(taken), *[1] * (flat.dim() - 2), -1).expand_as(flat)
+    return flat.gather(-1, places).view_as(images)

@@ -14,7 +14,7 @@ from torch import nn
 
 from domains.contract import GroundworkError, Reconstruction, Sample
 from models.rasters.bands import BandReader
-from models.rasters.masked_decoder import visible_order
+from models.rasters.masked_decoder import said, visible_order
 from models.rasters.targets import FLAT
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def reconstruct(
     count = encoder.reader.count(source)
     hidden = (mask & ~is_visible)[0]
     seen = patches.values[0].unflatten(-1, (-1, encoder.patch**2))[:, :count]
-    codes = encoder.decoder.band(encoder.reader.codes(source, range(count)).to(tokens.dtype))
-    predicted = head(encoder.decoder.widen(tokens[0, hidden])[:, None] + codes).to(seen.dtype)
+    codes = said(encoder.decoder.band_of_patch, encoder.reader.codes(source, range(count)))
+    predicted = head(tokens[0, hidden][:, None] + codes).to(seen.dtype)
     truth = seen[hidden]
     mean = truth.nanmean((1, 2), keepdim=True)
     spread = ((truth - mean).square().nanmean((1, 2), keepdim=True) + FLAT).sqrt()

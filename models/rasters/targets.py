@@ -72,9 +72,15 @@ def _apart(pixels: torch.Tensor, step: int) -> torch.Tensor:
     return (down + (pixels[..., step:] - pixels[..., :-step]).abs().flatten(2).nanmean(2)) / 2
 
 
-def evened(patches: torch.Tensor) -> torch.Tensor:
-    """Patches [M, C, k] scaled to their own mean and spread over all bands; NaN stays NaN."""
+def evened(patches: torch.Tensor, band: int) -> torch.Tensor:
+    """One band [M, k] of patches [M, C, k] that are scaled to mean and spread of all bands; NaN stays NaN."""
+    flat = patches.flatten(1)
+    mean = flat.mean(1, keepdim=True)
     # Most have no gaps, and to look for some in each costs as much as a layer.
-    mean_of = torch.nanmean if patches.isnan().any() else torch.mean
-    centred = patches - mean_of(patches, (1, 2), keepdim=True)
-    return centred * (mean_of(centred.square(), (1, 2), keepdim=True) + FLAT).rsqrt()
+    if mean.isnan().any():
+        mean = flat.nanmean(1, keepdim=True)
+        variance = (flat - mean).square().nanmean(1, keepdim=True)
+    else:
+        # A tenth of the time that the variance takes of which torch knows the name.
+        variance = torch.linalg.vector_norm(flat - mean, dim=1, keepdim=True).square() / flat.shape[1]
+    return (patches[:, band] - mean) * (variance + FLAT).rsqrt()

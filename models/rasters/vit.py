@@ -31,7 +31,7 @@ from models.rasters.blocks import VisionBlock, key_bias, rotations
 from models.rasters.light import in_other_light
 from models.rasters.masked_decoder import MaskedDecoder, kept_bands, predicted_band, visible_order
 from models.rasters.orientations import oriented
-from models.rasters.patches import Patches, pooled_of, rows_of
+from models.rasters.patches import Patches, pooled_of, rows_of, share_of_data
 from models.rasters.reconstruction import reconstruct
 from models.rasters.visual_words import MEASURED_IMAGES, Vocabulary
 from models.rasters.whereabouts import Whereabouts
@@ -158,6 +158,10 @@ class RasterViT(Encoder):
         bands = len((self.config.encoding or {})["bands"])
         return (bands + len(band_pairs(bands))) * self.dates
 
+    def asked_width(self, target: TargetSpec) -> int:
+        width = int(self.config.hidden_size)
+        return width // 2 if target.level == "token" else width
+
     @property
     def dense_width(self) -> int:
         return int(self.config.hidden_size) * self.dates
@@ -280,7 +284,7 @@ class RasterViT(Encoder):
         side, rows, columns = self.patch, height // self.patch, width // self.patch
         tiles = standardised.view(-1, bands, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         values = tiles.reshape(images, -1, bands * side**2)
-        share = 1 - values.isnan().float().mean(-1)
+        share = share_of_data(values)
         if len(self.reader.readings) > 1:
             own = torch.tensor([len(reading) for reading in self.reader.readings]).to(share)
             share = (share * bands / own[source][:, None]).clamp(max=1.0)

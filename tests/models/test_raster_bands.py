@@ -127,7 +127,7 @@ def test_sources_with_bands_of_their_own_share_a_batch() -> None:
     np.testing.assert_allclose(together, apart[[0, 4, 1, 5, 2, 6, 3]], atol=1e-5)
     with torch.no_grad():
         masked = encoder.masked_forward(encoder.collate(samples), [PATCH], 0.5)
-    assert masked.features["patch"].shape == ((4 + 3) * 8, 32)
+    assert masked.features["patch"].shape == ((4 + 3) * 8, 16)
     assert masked.targets["patch"].isfinite().all()
 
 
