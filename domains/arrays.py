@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import xxhash
 
-AT_ONCE = 1 << 16
+AT_ONCE = 1 << 15
 """Bytes that small parts are gathered to before they are written, while the caches still hold them."""
 
 

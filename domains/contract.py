@@ -386,6 +386,19 @@ class DrawsReconstructions(Protocol):
         ...
 
 
+@runtime_checkable
+class PacksSamples(Protocol):
+    """A domain whose samples take less room in a store than where they are used."""
+
+    def pack(self, record: Record, spec: EncodingSpec) -> Sample:
+        """What ``unpack`` makes ``encode(record, spec)`` of, bit by bit."""
+        ...
+
+    def unpack(self, packed: Sample) -> Sample:
+        """The sample that was packed. Arrays that it never packs stay as they are."""
+        ...
+
+
 Place = np.ndarray
 """Where a record lies: the corners of its outline in order, float64 [4, 3], in metres from the middle of the
 Earth (EPSG:4978), where neither the date line nor a map's scale distorts a distance."""

@@ -11,10 +11,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from domains.arrays import SampleWriter, load_array, write_offsets
-from domains.contract import Domain, EncodingSpec, GroundworkError, Record, Reject, RejectedLabel, Row
+from domains.contract import (
+    Domain,
+    EncodingSpec,
+    GroundworkError,
+    PacksSamples,
+    Record,
+    Reject,
+    RejectedLabel,
+    Row,
+)
 
 LONGEST_ORIGINAL = 500
 """Characters of a rejected value that are kept."""
-READ_AT_ONCE = 8
-"""Records that are in memory together."""
+READ_AT_ONCE, SMALL = 8, 1 << 14
+"""Records that are in memory together, and the bytes of a sample up to which they are several."""
 SUMMARY, RECORDS, REJECTS = "shard.json", "records.parquet", "rejects.parquet"
 SHARDS = "shards"
 """Folder of a store that holds the arrays of each of its shards."""
@@ -85,29 +94,30 @@ def write_shard(domain: Domain, recipe: Recipe, rows: Sequence[Row], folder: Pat
 def _encode(
     domain: Domain, recipe: Recipe, rows: Sequence[Row], samples: SampleWriter
 ) -> tuple[list[Record], list[Reject]]:
-    records, rejects = [], []
-    for found in _by_turns(rows, lambda row: domain.read(row, recipe.spec)):
-        if isinstance(found, Reject):
-            rejects.append(found)
-            continue
-        try:
-            values = domain.labels(found, recipe.labels) if recipe.labels else {}
-        except RejectedLabel as error:
-            rejects.append(Reject(found.row, str(error), found.identity))
-            continue
-        sample = dict(domain.encode(found, recipe.spec))
-        if recipe.describe:
-            sample |= domain.describe(found, recipe.spec)
-        samples.append(sample | {label_array(name): array for name, array in values.items()})
-        # Only the words are kept: a shard of parsed records of some domains would fill the memory.
-        records.append(Record(found.row, found.identity, None, found.fields))
+    records: list[Record] = []
+    rejects: list[Reject] = []
+    encode = domain.pack if isinstance(domain, PacksSamples) else domain.encode
+    remaining, at_once, sample = iter(rows), 1, dict[str, np.ndarray]()
+    while turn := [domain.read(row, recipe.spec) for row in islice(remaining, at_once)]:
+        for found in turn:
+            if isinstance(found, Reject):
+                rejects.append(found)
+                continue
+            try:
+                values = domain.labels(found, recipe.labels) if recipe.labels else {}
+            except RejectedLabel as error:
+                rejects.append(Reject(found.row, str(error), found.identity))
+                continue
+            sample = dict(encode(found, recipe.spec))
+            if recipe.describe:
+                sample |= domain.describe(found, recipe.spec)
+            samples.append(sample | {label_array(name): array for name, array in values.items()})
+            # Only the words are kept: a shard of parsed records of some domains would fill the memory.
+            records.append(Record(found.row, found.identity, None, found.fields))
+        # Some small ones are read before the first is encoded: the code of each half stays in the processor's
+        # caches. Large ones would drive each other out of these.
+        at_once = READ_AT_ONCE if sum(array.nbytes for array in sample.values()) <= SMALL else 1
     return records, rejects
-
-
-def _by_turns(rows: Sequence[Row], read: Callable[[Row], Record | Reject]) -> Iterator[Record | Reject]:
-    # Some are read before the first is encoded: the code of each half stays in the processor's caches.
-    for start in range(0, len(rows), READ_AT_ONCE):
-        yield from [read(row) for row in rows[start : start + READ_AT_ONCE]]
 
 
 def join_shards(shards: Sequence[Path], folder: Path, extra: dict[str, object]) -> None:

@@ -10,9 +10,10 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from domains.contract import (
     Domain,
     EncodingSpec,
     GroundworkError,
+    PacksSamples,
     Reject,
     Row,
     Sample,
@@ -42,7 +44,7 @@ from domains.shards import (
 )
 from domains.workers import in_workers
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files; a change makes every store anew."""
 
 Progress = Callable[[int, int | None], None]
@@ -67,12 +69,18 @@ class Store(Sequence[Sample]):
         self._bounds = list(accumulate(manifest["shards"].values()))
         """Of each shard, the position after its last sample."""
         self._flats: dict[int, list[tuple[str, np.ndarray, np.ndarray, int]]] = {}
+        self._packed_by: str = manifest["packed_by"]
+        """The domain whose samples are packed; empty where they lie as they are."""
 
     def __len__(self) -> int:
         return self.counts.records if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: Any) -> Any:
-        """Sample at a position: read-only views on the mapped files."""
+        """Sample at a position: read-only views on the mapped files, or what its domain makes of them."""
+        arrays = self._arrays(index)
+        return self._packer.unpack(arrays) if self._packed_by else arrays
+
+    def _arrays(self, index: int) -> Sample:
         size = len(self)
         if not -size <= index < size:
             raise IndexError(f"position {index} of {size} samples")
@@ -84,6 +92,10 @@ class Store(Sequence[Sample]):
             name: flat[starts[place] - base : starts[place + 1] - base]
             for name, flat, starts, base in self._flats.get(shard) or self._mapped(shard)
         }
+
+    @cached_property
+    def _packer(self) -> PacksSamples:
+        return cast(PacksSamples, load_domain(self._packed_by))
 
     def _mapped(self, shard: int) -> list[tuple[str, np.ndarray, np.ndarray, int]]:
         """Name, parts, starts and start of the first part of every array of a shard."""
@@ -104,7 +116,7 @@ class Store(Sequence[Sample]):
 
     def labels(self, target: str) -> Iterator[np.ndarray]:
         """Values of a target of pixel level, float32 [pixels] for each sample in turn."""
-        return (sample[label_array(target)] for sample in self)
+        return (self._arrays(place)[label_array(target)] for place in range(len(self)))
 
     @property
     def tokens(self) -> np.ndarray:
@@ -190,7 +202,9 @@ def build(
             for stale in root.glob(f".{key}-*"):
                 shutil.rmtree(stale, ignore_errors=True)
             shards = _build_shards(domain, recipe, source, parts, workers, progress)
-            join_shards(shards, folder, {"source": source.name, "origin": source.origin, "format": FORMAT})
+            packed_by = domain_name if isinstance(domain, PacksSamples) else ""
+            named = {"source": source.name, "origin": source.origin, "packed_by": packed_by}
+            join_shards(shards, folder, {**named, "format": FORMAT})
         shutil.rmtree(parts, ignore_errors=True)
     return Store(folder)
 

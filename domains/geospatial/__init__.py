@@ -25,7 +25,18 @@ from domains.contract import (
     TaskSpec,
     WrittenMap,
 )
-from domains.geospatial import archives, blocks, chips, drawing, encoding, floors, placing, reading, simulate
+from domains.geospatial import (
+    archives,
+    blocks,
+    chips,
+    drawing,
+    encoding,
+    floors,
+    pixels,
+    placing,
+    reading,
+    simulate,
+)
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip, ChipReference
 from domains.geospatial.reading import Scene
@@ -94,14 +105,21 @@ class Geospatial:
     def encode(self, record: Record, spec: EncodingSpec) -> Sample:
         return encoding.sample_of(record.value, cast(RasterEncoding, spec))
 
+    def pack(self, record: Record, spec: EncodingSpec) -> Sample:
+        """Integers as in the file; see ``domains.contract.PacksSamples``."""
+        return encoding.packed_sample_of(record.value, cast(RasterEncoding, spec))
+
+    def unpack(self, packed: Sample) -> Sample:
+        return pixels.unpacked(packed)
+
     def kinship(self, record: Record) -> str:
         return record.identity
 
     def pretraining_targets(self, spec: EncodingSpec) -> Sequence[TargetSpec]:
         """The pixels of each patch in a band, its edges, what a band looks like on the whole, and words."""
-        pixels = cast(RasterEncoding, spec).patch ** 2
+        its = cast(RasterEncoding, spec)
         return (
-            TargetSpec("patch", "token", "reals", pixels),
+            TargetSpec("patch", "token", "reals", its.patch**2),
             TargetSpec("edges", "token", "reals", EDGES),
             TargetSpec("band", "channel", "reals", BAND_STATISTICS),
             TargetSpec("words", "sample", "reals", BAG_OF_WORDS),

@@ -8,10 +8,11 @@ import numpy as np
 
 from domains.contract import GroundworkError
 from domains.geospatial.bands import BandSpec
+from domains.geospatial.pixels import Pixels
 from domains.geospatial.scenes import Scene
 
 MOST_AHEAD = 1 << 24
-"""Bytes of pixels that are read at once."""
+"""Bytes of pixels, as floats, that are read at once."""
 
 
 class _Strip(threading.local):
@@ -24,14 +25,14 @@ class _Strip(threading.local):
         self.of: tuple[object, ...] = ()
         """Row, side and bands of ``pixels``."""
         self.left = 0
-        self.pixels = np.empty(0, np.float32)
+        self.pixels = Pixels(np.empty(0, np.float32))
 
 
 _strip = _Strip()
 
 
-def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandSpec, ...]) -> np.ndarray:
-    """Pixels float32 [..., side, side] as ``Scene.read`` gives them; the array is the caller's.
+def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandSpec, ...]) -> Pixels:
+    """Pixels [..., side, side] as ``Scene.pixels`` gives them; the arrays are the caller's.
 
     A chip that follows the last one in the order of ``chips.references`` is read with those to its right, and
     these are taken from there only if they are asked for at once, before anything may have changed.
@@ -41,17 +42,17 @@ def read_chip(scene: Scene, row: int, column: int, side: int, bands: tuple[BandS
     strip.expected = (*_next(scene, row, column, side), side)
     if not in_turn:
         strip.scene, strip.of = scene, ()
-        return scene.read(row, column, side, side, bands)
+        return scene.pixels(row, column, side, side, bands)
     of, left = (row, side, bands), column - strip.left
-    if of != strip.of or not 0 <= left < strip.pixels.shape[-1]:
+    if of != strip.of or not 0 <= left < strip.pixels.numbers.shape[-1]:
         try:
             layers = len(bands) * (1 if scene.before is None else 2)
-            ahead = scene.read(row, column, side, _across(scene, column, side, layers), bands)
+            ahead = scene.pixels(row, column, side, _across(scene, column, side, layers), bands)
         except GroundworkError:  # one of them is damaged, but maybe not this one
             strip.expected = ()
-            return scene.read(row, column, side, side, bands)
+            return scene.pixels(row, column, side, side, bands)
         strip.of, strip.left, strip.pixels, left = of, column, ahead, 0
-    return strip.pixels[..., left : left + side].copy()
+    return strip.pixels.cut(left, side)
 
 
 def _next(scene: Scene, row: int, column: int, side: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 import zipfile
@@ -11,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+import xxhash
 
 from domains.contract import GroundworkError
 from domains.geospatial.cube_files import STORE, STORE_MARKS, is_store, store_files
@@ -131,8 +132,12 @@ def read_path(path: str, largest: int) -> bytes:
 
 
 def digest_file(file: File, archive: Path | None) -> str:
-    """SHA-256 (hex) of a file or of a member of ``archive``; of a VRT and a stack with what they name."""
-    digest = hashlib.sha256()
+    """XXH3 (hex) of a file or of a member of ``archive``; of a VRT and a stack with what they name.
+
+    It tells files apart, at a tenth of the time of SHA-256, which takes a quarter of that of unpacking them;
+    nobody is kept from forging a file by it.
+    """
+    digest = xxhash.xxh3_128()
     if is_url(file.path):
         return locate(file.path, None).version  # whoever opened it has seen to its host
     if file.path.startswith(STACK):
@@ -248,7 +253,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX" or name == "Thumbs.db"
 
 
-def _update(digest: hashlib._Hash, stream: IO[bytes]) -> None:
+def _update(digest: xxhash.xxh3_128, stream: IO[bytes]) -> None:
     chunk = memoryview(bytearray(CHUNK))  # the same memory each time: new pages cost as much as the digest
     while size := stream.readinto(chunk):  # type: ignore[attr-defined]
         digest.update(chunk[:size])

@@ -21,6 +21,7 @@ from domains.geospatial.bands import BandSpec, RasterEncoding, places_of, unit_f
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.identifying import identify
 from domains.geospatial.images import SmallImage
+from domains.geospatial.pixels import Pixels
 from domains.geospatial.rasters import IDENTITY, Raster, explained
 from domains.geospatial.scenes import Labels, Scene, both_dates
 from domains.geospatial.sensors import by_layout
@@ -62,6 +63,8 @@ class Chip:
     """What the axis of bands of ``pixels`` holds."""
     times: tuple[str, ...] = ()
     """When each date was taken, in ISO 8601, empty where nothing says so; none where no file was asked."""
+    packed: Pixels | None = None
+    """``pixels`` in the integers of their file, where a store is to keep these."""
 
     @property
     def dates(self) -> np.ndarray:
@@ -112,7 +115,7 @@ def read(row: Row, spec: RasterEncoding) -> Record | Reject:
 def identity_of(pixels: np.ndarray) -> str:
     """Digest of pixels float32, 16 hex digits; every NaN counts as the same."""
     missing = np.isnan(pixels)
-    canonical = np.where(missing, np.float32("nan"), pixels) if missing.any() else pixels
+    canonical = np.where(missing, np.float32("nan"), pixels) if np.count_nonzero(missing) else pixels
     digest = xxhash.xxh3_64(str(pixels.shape).encode())  # as fast as memory: it tells chips apart, no more
     digest.update(np.ascontiguousarray(canonical, np.float32).data)
     return digest.hexdigest()
@@ -136,8 +139,9 @@ def labels(record: Record, targets: Sequence[str]) -> Sample:
 def _chip_at(place: ChipReference, spec: RasterEncoding) -> Chip:
     scene = place.scene
     bands = spec.bands or tuple(band.meaning for band in scene.bands)
-    pixels = read_chip(scene, place.row, place.column, spec.chip, bands)
-    return chip_of(scene, place.row, place.column, pixels, bands)
+    read = read_chip(scene, place.row, place.column, spec.chip, bands)
+    chip = chip_of(scene, place.row, place.column, read.values(), bands)
+    return replace(chip, packed=read) if scene.kept_as else chip
 
 
 def chip_of(scene: Scene, row: int, column: int, pixels: np.ndarray, bands: tuple[BandSpec, ...]) -> Chip:
@@ -200,7 +204,7 @@ def _whole(raster: Raster, spec: RasterEncoding) -> Chip:
     places = places_of(wanted, found)
     pixels = np.full((len(wanted), side, side), np.nan, np.float32)
     inside = pixels[:, : header.height, : header.width]
-    inside[:] = raster.window(places, 0, 0, header.height, header.width)
+    inside[:] = raster.window(places, 0, 0, header.height, header.width).floats()
     scaled = np.array([[found[place].scale, found[place].offset] for place in places], np.float32)
     inside *= scaled[:, :1, None]
     inside += scaled[:, 1:, None]

@@ -13,7 +13,7 @@ from rioxarray.exceptions import DimensionError, MissingCRS, RioXarrayError
 
 from domains.contract import GroundworkError
 from domains.geospatial.cube_files import open_cube
-from domains.geospatial.rasters import IDENTITY, Channel, Header, as_floats, explained, in_short
+from domains.geospatial.rasters import IDENTITY, Channel, Header, Stored, as_floats, explained, in_short
 
 CUBE = "cube:"
 """How a step of a cube is named as a path: ``cube:STEP:FILE``."""
@@ -46,16 +46,16 @@ class CubeStep:
             self._dataset.close()
             raise
 
-    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> Stored:
         inside = {self._y: slice(row, row + height), self._x: slice(column, column + width)}
         parts = []
         for channel in channels:
             layer = self._layers[channel][1]
             part = as_floats(layer.isel(inside).transpose(self._y, self._x).to_numpy())
             low, high = _valid_range(layer)
-            part[~np.isfinite(part) | (part < low) | (part > high)] = np.nan
+            part[(part < low) | (part > high)] = np.nan
             parts.append(part)
-        return np.stack(parts)
+        return Stored(np.stack(parts))
 
     def close(self) -> None:
         self._dataset.close()

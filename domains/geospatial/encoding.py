@@ -10,6 +10,7 @@ import numpy as np
 from domains.contract import Sample
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.chips import Chip
+from domains.geospatial.pixels import PIXELS
 from domains.geospatial.placing import middle_of
 
 
@@ -19,11 +20,22 @@ def sample_of(chip: Chip, spec: RasterEncoding) -> Sample:
     Where ``spec`` asks for whereabouts, also ``place`` float32 [2], longitude and latitude of the middle in
     degrees, and ``day`` float32 [dates], days of the year from 1 on; NaN where they are not known.
     """
-    sample = {"pixels": chip.pixels}
-    if spec.whereabouts:
-        sample["place"] = np.array(middle_of(chip) or (np.nan, np.nan), np.float32)
-        sample["day"] = _days(chip.times or ("",) * len(chip.dates))
-    return sample
+    return {PIXELS: chip.pixels, **_whereabouts(chip, spec)}
+
+
+def packed_sample_of(chip: Chip, spec: RasterEncoding) -> Sample:
+    """What ``pixels.unpacked`` makes the same sample of: integers as in the file where these are kept."""
+    pixels = {PIXELS: chip.pixels} if chip.packed is None else chip.packed.packed()
+    return {**pixels, **_whereabouts(chip, spec)}
+
+
+def _whereabouts(chip: Chip, spec: RasterEncoding) -> Sample:
+    if not spec.whereabouts:
+        return {}
+    return {
+        "place": np.array(middle_of(chip) or (np.nan, np.nan), np.float32),
+        "day": _days(chip.times or ("",) * len(chip.dates)),
+    }
 
 
 def _days(times: Sequence[str]) -> np.ndarray:

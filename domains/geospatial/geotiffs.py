@@ -16,7 +16,17 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from domains.contract import GroundworkError
-from domains.geospatial.rasters import IDENTITY, Channel, Grid, Header, as_floats, in_short
+from domains.geospatial.rasters import (
+    IDENTITY,
+    Channel,
+    Grid,
+    Header,
+    Stored,
+    as_floats,
+    in_short,
+    integer_of,
+    short_type,
+)
 from domains.geospatial.remote import GDAL_OPTIONS, is_url, suffix_of
 from domains.geospatial.times import time_of_tags
 from domains.geospatial.vrts import check_vrt
@@ -41,8 +51,6 @@ LOOK = 64
 """Pixels on a side of the window in which transparency is looked at."""
 MOST_HALVES = 0.5
 """Share of half-transparent pixels beyond which a band marked as transparency is a measurement."""
-SHORT_INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})
-"""Types whose every number is a float32."""
 
 
 class GeoTiff:
@@ -76,54 +84,45 @@ class GeoTiff:
                 self._indexes = [index for index in self._dataset.indexes if index not in transparency]
                 self._is_of_one_type = len(set(self._dataset.dtypes)) == 1
                 self.header = self._read_header()
-                self._fillers, self._masked = self._find_masks()
+                self._filler, self._masked = self._find_masks()
                 # GDAL tells of no mask where the alpha band of a grid is one.
                 self._alpha = transparency[-1] if grid is not None and transparency else 0
             except Exception:
                 self.close()
                 raise
 
-    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> Stored:
         if self._options:
             with rasterio.Env(**self._options):
                 return self._window(channels, Window(column, row, width, height))
         return self._window(channels, Window(column, row, width, height))
 
-    def _window(self, channels: Sequence[int], window: Window) -> np.ndarray:
+    def _window(self, channels: Sequence[int], window: Window) -> Stored:
         indexes = [self._indexes[channel] for channel in channels]
-        if self._is_of_one_type and self._dataset.dtypes[0] in SHORT_INTEGERS:
-            floats = self._dataset.read(indexes, window=window, out_dtype=np.float32)
-        elif self._is_of_one_type:
-            floats = as_floats(self._dataset.read(indexes, window=window))
-            floats[~np.isfinite(floats)] = np.nan
+        if self._is_of_one_type:
+            numbers = self._dataset.read(indexes, window=window)
         else:
-            floats = np.stack([as_floats(self._dataset.read(index, window=window)) for index in indexes])
-            floats[~np.isfinite(floats)] = np.nan
-        for values, index in zip(floats, indexes, strict=True):
-            if index in self._fillers:
-                np.copyto(values, np.nan, where=values == self._fillers[index])
+            numbers = np.stack([as_floats(self._dataset.read(index, window=window)) for index in indexes])
         masked = [place for place, index in enumerate(indexes) if index in self._masked]
+        if not masked and not self._alpha:
+            return Stored(numbers, None, self._filler)
+        gaps = np.zeros(numbers.shape, bool)
         if masked:
-            masks = self._dataset.read_masks([indexes[place] for place in masked], window=window)
-            for place, mask in zip(masked, masks, strict=True):
-                floats[place][mask == 0] = np.nan
+            gaps[masked] = self._dataset.read_masks([indexes[place] for place in masked], window=window) == 0
         if self._alpha:
-            floats[:, self._dataset.read(self._alpha, window=window) == 0] = np.nan
-        return floats
+            gaps |= self._dataset.read(self._alpha, window=window) == 0
+        return Stored(numbers, gaps, self._filler)
 
-    def _find_masks(self) -> tuple[dict[int, float], set[int]]:
-        """Bands of short integers and what they are filled with, and bands whose masks GDAL is asked for."""
-        dataset = self._dataset
-        fillers: dict[int, float] = {}
-        masked = set()
-        for index, flags, dtype, nodata in zip(
-            dataset.indexes, dataset.mask_flag_enums, dataset.dtypes, dataset.nodatavals, strict=True
-        ):
-            if flags == [MaskFlags.nodata] and dtype in SHORT_INTEGERS and nodata is not None:
-                fillers[index] = nodata  # which is told from the pixels alone, without a second reading
-            elif MaskFlags.all_valid not in flags:
-                masked.add(index)
-        return fillers, masked
+    def _find_masks(self) -> tuple[int | None, set[int]]:
+        """What short integers are filled with in every band, or the bands whose masks GDAL is asked for."""
+        flags = dict(zip(self._dataset.indexes, self._dataset.mask_flag_enums, strict=True))
+        masked = {index for index in self._indexes if MaskFlags.all_valid not in flags[index]}
+        fillers = {self._dataset.nodatavals[index - 1] for index in self._indexes}
+        are_filled = all(flags[index] == [MaskFlags.nodata] for index in self._indexes)
+        if self.header.integers and are_filled and len(fillers) == 1:
+            # Told from the pixels alone, without a second reading.
+            return integer_of(fillers.pop(), self.header.integers), set()
+        return None, masked
 
     def colours(self) -> dict[int, str]:
         """Colour table of the first band: value -> ``#rrggbb``."""
@@ -158,6 +157,7 @@ class GeoTiff:
             time=time_of_tags({**dataset.tags(), **dataset.tags(ns="IMAGERY")}),
             block_row_bytes=_block_row_bytes(self._file),
             has_tiles=all(width < self._file.width for _, width in self._file.block_shapes),
+            integers=short_type(dataset.dtypes),
         )
 
     def _channel(self, index: int) -> Channel:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from domains.contract import GroundworkError
-from domains.geospatial.rasters import Channel, Header, as_floats
+from domains.geospatial.rasters import Channel, Header, Stored, short_type
 
 IMAGE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 LARGEST_IMAGE = 1 << 20
@@ -81,26 +81,32 @@ class SmallImage:
         height, width = self._image.height, self._image.width
         if self._turn in SIDEWAYS:
             height, width = width, height
-        self.header = Header(height, width, channels)
+        integers = short_type(channel.dtype for channel in channels)
+        self.header = Header(height, width, channels, integers=integers)
         self._pixels: np.ndarray | None = None
+        self._is_hidden: np.ndarray | None = None
 
-    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> Stored:
         if self._pixels is None:
-            self._pixels = self._decoded()
-        return self._pixels[list(channels), row : row + height, column : column + width]
+            self._pixels, self._is_hidden = self._decoded()
+        inside = slice(row, row + height), slice(column, column + width)
+        numbers = self._pixels[(list(channels), *inside)]
+        if self._is_hidden is None:
+            return Stored(numbers)
+        return Stored(numbers, np.repeat(self._is_hidden[inside][None], len(numbers), axis=0))
 
     def close(self) -> None:
         self._image.close()
 
-    def _decoded(self) -> np.ndarray:
+    def _decoded(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Numbers [channels, height, width], and where they are transparent, bool [height, width]."""
         image = self._image if self._turn is None else self._image.transpose(self._turn)
         array = np.asarray(image)
-        floats = as_floats(array if array.dtype != bool else array.astype(np.uint8))
-        floats = np.moveaxis(np.atleast_3d(floats), -1, 0)
+        numbers = np.moveaxis(np.atleast_3d(array if array.dtype != bool else array.astype(np.uint8)), -1, 0)
+        is_hidden = None
         if self._image.mode in ("LA", "RGBA"):
-            floats, alpha = floats[:-1], floats[-1]
-            floats[:, alpha == 0] = np.nan
-        return np.ascontiguousarray(floats)
+            numbers, is_hidden = numbers[:-1], numbers[-1] == 0
+        return np.ascontiguousarray(numbers), is_hidden
 
 
 def _has_wide_colours(png: bytes) -> bool:

@@ -149,7 +149,7 @@ class Inspector:
         with explained(entry.before.name):
             _check_pair(its_header, header)
         fault = fault or (f"{before.name}: {its_fault}" if its_fault else "")
-        return replace(scene, label=label, before=before), fault
+        return replace(scene, label=label, before=before, kept_as=""), fault
 
     def _image(self, image: File) -> tuple[Scene, Header, str]:
         """An image by itself, and what its numbers cannot be."""
@@ -173,6 +173,7 @@ class Inspector:
             bands=bands,
             # Many programs write the time of the file into its tags: the name goes first.
             time=image.time or time_of_name(image.name) or header.time,
+            kept_as=header.integers,
         )
         fault, has_zeros = looked_at(scene, header)
         self._is_simulated |= header.is_simulated

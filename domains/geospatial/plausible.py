@@ -16,6 +16,11 @@ LOOKS = 3
 LOOK = 128
 """Pixels on a side of such a window. It begins at a multiple of them, and so lies in one block of a tiled
 file: all of a block is unpacked for any of its pixels."""
+TILE = 512
+"""Pixels on a side of the one window of a large scene in tiles. Most of its pixels cost nothing, so that few
+blocks say most. It lies in the corner, where undeclared fillers lie if there are any."""
+MOST_GAPS = 0.5
+"""Share of pixels without data in a band beyond which more windows are looked at."""
 MOST_ZEROS = 0.01
 """Share of pixels that are 0 in all bands beyond which these are hardly measured."""
 
@@ -28,11 +33,14 @@ def looked_at(scene: Scene, header: Header) -> tuple[str, bool]:
     )
     if is_surely_bytes:
         return "", False
-    rows, columns = _places(scene.height), _places(scene.width)
-    apart = [(row, columns[(place + 1) % len(columns)]) for place, row in enumerate(rows)]
-    looks = [_pixels(scene, place) for place in apart]
-    if any(np.isnan(np.concatenate(looks, axis=1)).all(axis=1)):  # beyond the swath, maybe
-        looks += [_pixels(scene, place) for place in product(rows, columns) if place not in apart]
+    side = TILE if header.has_tiles and min(scene.height, scene.width) > LOOKS * TILE else LOOK
+    rows, columns = _places(scene.height, side), _places(scene.width, side)
+    first = [(row, columns[(place + 1) % len(columns)]) for place, row in enumerate(rows)]
+    if side == TILE:
+        first = [(0, 0)]
+    looks = [_pixels(scene, place, side) for place in first]
+    if (np.isnan(np.concatenate(looks, axis=1)).mean(axis=1) > MOST_GAPS).any():  # beyond the swath, maybe
+        looks += [_pixels(scene, place, side) for place in product(rows, columns) if place not in first]
     pixels = np.concatenate(looks, axis=1)
     fault = unit_fault(pixels, scene.bands, [channel.dtype for channel in header.channels])
     return fault, not fault and _has_silent_zeros(pixels, scene)
@@ -50,9 +58,11 @@ def _has_silent_zeros(pixels: np.ndarray, scene: Scene) -> bool:
     return bool(known.any()) and (pixels == stored_zero)[:, known].all(axis=0).mean() > MOST_ZEROS
 
 
-def _pixels(scene: Scene, place: tuple[int, int]) -> np.ndarray:
-    return scene.read(*place, LOOK, LOOK, scene.bands).reshape(len(scene.bands), -1)
+def _pixels(scene: Scene, place: tuple[int, int], side: int) -> np.ndarray:
+    """LOOK² pixels of each band, evenly from a window of ``side`` pixels."""
+    window = scene.read(*place, side, side, scene.bands)
+    return window[:, :: side // LOOK, :: side // LOOK].reshape(len(scene.bands), -1)
 
 
-def _places(size: int) -> Sequence[int]:
-    return sorted({int(place) // LOOK * LOOK for place in np.linspace(0, max(size - LOOK, 0), LOOKS)})
+def _places(size: int, side: int) -> Sequence[int]:
+    return sorted({int(place) // side * side for place in np.linspace(0, max(size - side, 0), LOOKS)})

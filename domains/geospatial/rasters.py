@@ -6,10 +6,10 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import rasterio
@@ -25,6 +25,8 @@ MOST_BANDS = 1000
 LONGEST_TEXT = 80
 """Characters of a band's description or unit that are kept."""
 EARTH_RADIUS = 6_378_137.0
+SHORT_INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})
+"""Types whose every number is a float32."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Header:
     """Of all bands, unpacked: what must be kept to read row by row and unpack nothing twice; 0 = unknown."""
     has_tiles: bool = False
     """Whether its blocks are narrower than the raster."""
+    integers: str = ""
+    """The short type of integers that every window comes in; empty where there is no one such type."""
 
     def __post_init__(self) -> None:
         if self.height * self.width > LARGEST_RASTER:
@@ -119,17 +123,38 @@ class Grid:
     """What stands for no data where the file does not say: it must not be mixed into its neighbours."""
 
 
+class Stored(NamedTuple):
+    """A window as its file holds it."""
+
+    numbers: np.ndarray
+    """[channels, height, width] in the type of the file, or in floats that hold all of its types."""
+    gaps: np.ndarray | None = None
+    """bool like ``numbers``: where the file says that there are no data. NaN is a gap, too."""
+    filler: int | None = None
+    """The integer that stands for no data in every channel."""
+
+    def floats(self) -> np.ndarray:
+        """float32 or float64 like ``numbers``, NaN in the gaps; floats stay in the memory they lie in."""
+        if self.numbers.dtype.kind == "f":
+            floats = self.numbers
+            floats[~np.isfinite(floats)] = np.nan
+        else:
+            floats = as_floats(self.numbers)
+        if self.filler is not None:
+            floats[self.numbers == self.filler] = np.nan
+        if self.gaps is not None:
+            floats[self.gaps] = np.nan
+        return floats
+
+
 class Raster(Protocol):
     """An open raster."""
 
     @property
     def header(self) -> Header: ...
 
-    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
-        """Stored numbers of a window inside the raster, float32 or float64 [channels, height, width].
-
-        NaN where the file says that there are no data. ``channels`` are positions in the header.
-        """
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> Stored:
+        """A window inside the raster; its arrays are the caller's. ``channels``: positions in the header."""
         ...
 
     def close(self) -> None: ...
@@ -148,6 +173,20 @@ def as_floats(stored: np.ndarray) -> np.ndarray:
     return stored.astype(
         np.float32 if stored.dtype.itemsize <= 2 or stored.dtype == np.float32 else np.float64
     )
+
+
+def short_type(dtypes: Iterable[str]) -> str:
+    """The type that all of ``dtypes`` are, if it is one of ``SHORT_INTEGERS``; else empty."""
+    types = set(dtypes)
+    return types.pop() if len(types) == 1 and types <= SHORT_INTEGERS else ""
+
+
+def integer_of(nodata: float | None, dtype: str) -> int | None:
+    """A number as the type of integers holds it; None where it holds no such number."""
+    limits = np.iinfo(dtype)
+    if nodata is None or not (nodata.is_integer() and limits.min <= nodata <= limits.max):
+        return None
+    return int(nodata)
 
 
 @contextmanager

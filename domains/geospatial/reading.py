@@ -271,7 +271,17 @@ def _compared(
         if each.scene is not None and (fault := _misfit(each.scene, bands, faults) or each.fault):
             each = replace(each, scene=None, fault=fault)
         compared.append(each)
-    return bands, compared
+    return bands, _kept_alike(compared)
+
+
+def _kept_alike(scenes: list[Inspected]) -> list[Inspected]:
+    """Scenes of several types of numbers are all kept as floats: an array of a store has one type."""
+    if len({each.scene.kept_as for each in scenes if each.scene is not None}) <= 1:
+        return scenes
+    return [
+        each if each.scene is None else replace(each, scene=replace(each.scene, kept_as=""))
+        for each in scenes
+    ]
 
 
 def _misfit(scene: Scene, bands: tuple[BandSpec, ...], faults: dict[tuple[BandSpec, ...], str]) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from domains.contract import GroundworkError, RejectedLabel
 from domains.geospatial.bands import BandSpec, places_of
 from domains.geospatial.opened import open_raster
-from domains.geospatial.rasters import explained
+from domains.geospatial.pixels import Pixels
+from domains.geospatial.rasters import SHORT_INTEGERS, Stored, explained, integer_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class LabelRaster:
         Raises RejectedLabel for a value that no declared class has, and for a raster that cannot be read.
         """
         try:
-            labels = _window(self.path, self.name, [0], row, column, height, width)[0]
+            labels = _window(self.path, self.name, [0], row, column, height, width).floats()[0]
         except GroundworkError as error:
             raise RejectedLabel(str(error)) from error
         if self.nodata is not None:
@@ -76,6 +77,8 @@ class Scene:
     """The same grid on an earlier date, where the scene is a pair."""
     time: str = ""
     """When it was taken, in ISO 8601; empty where nothing says so."""
+    kept_as: str = ""
+    """The short type of integers in which a store keeps its chips; empty = floats."""
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> np.ndarray:
         """Pixels of a window, float32 [bands, height, width], in the units and the order of ``bands``.
@@ -84,29 +87,51 @@ class Scene:
         Raises GroundworkError that names both sides where the scene has other bands, and for a file that
         cannot be read.
         """
-        now = self._read(row, column, height, width, bands)
+        return self.pixels(row, column, height, width, bands).values()
+
+    def pixels(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> Pixels:
+        """As ``read``, in integers where the file holds short ones and the scene is no pair."""
+        now = self._pixels(row, column, height, width, bands)
         if self.before is None:
             return now
-        return both_dates(self.before.read(row, column, height, width, bands), now)
+        return Pixels(both_dates(self.before.read(row, column, height, width, bands), now.values()))
 
-    def _read(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> np.ndarray:
+    def _pixels(self, row: int, column: int, height: int, width: int, bands: Sequence[BandSpec]) -> Pixels:
         with explained(self.name):
             places = places_of(tuple(bands), self.bands)
         stored = _window(self.path, self.name, places, row, column, height, width)
-        for values, place in zip(stored, places, strict=True):
-            band = self.bands[place]
+        own = [self.bands[place] for place in places]
+        if stored.numbers.dtype.name in SHORT_INTEGERS:
+            return _integers(stored, own)
+        values = stored.floats()
+        for of_band, band in zip(values, own, strict=True):
             if band.nodata is not None:
-                values[values == band.nodata] = np.nan
+                of_band[of_band == band.nodata] = np.nan
             if band.scale != 1.0:
-                values *= band.scale
+                of_band *= band.scale
             if band.offset != 0.0:
-                values += band.offset
-        if stored.dtype == np.float32:
-            return stored
+                of_band += band.offset
+        if values.dtype == np.float32:
+            return Pixels(values)
         with np.errstate(over="ignore"):
-            pixels = stored.astype(np.float32)
+            pixels = values.astype(np.float32)
         pixels[np.isinf(pixels)] = np.nan  # a filler beyond the range of float32
-        return pixels
+        return Pixels(pixels)
+
+
+def _integers(stored: Stored, bands: Sequence[BandSpec]) -> Pixels:
+    numbers, gaps, filler = stored
+    dtype = numbers.dtype.name
+    declared = [integer_of(band.nodata, dtype) for band in bands]
+    if filler is None and len(set(declared)) == 1:
+        filler = declared[0]
+    for place, nodata in enumerate(declared):
+        if nodata not in (None, filler):
+            gaps = np.zeros(numbers.shape, bool) if gaps is None else gaps
+            gaps[place] |= numbers[place] == nodata
+    code = np.nan if filler is None else filler
+    coding = np.array([[band.scale, band.offset, code] for band in bands], np.float32)
+    return Pixels(numbers, coding, gaps)
 
 
 def both_dates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -121,17 +146,19 @@ def both_dates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _window(
     path: str, name: str, channels: Sequence[int], row: int, column: int, height: int, width: int
-) -> np.ndarray:
-    """Stored numbers of a window that may reach beyond the raster, NaN there; the array is the caller's."""
+) -> Stored:
+    """A window that may reach beyond the raster, where there are gaps."""
     with explained(name):
         raster = open_raster(path)
         top, bottom = max(row, 0), min(row + height, raster.header.height)
         left, right = max(column, 0), min(column + width, raster.header.width)
+        shape = len(channels), height, width
         if top >= bottom or left >= right:
-            return np.full((len(channels), height, width), np.nan, np.float32)
+            return Stored(np.zeros(shape, raster.header.integers or np.float32), np.ones(shape, bool))
         inside = raster.window(channels, top, left, bottom - top, right - left)
-        if inside.shape[1:] == (height, width):
+        if inside.numbers.shape == shape:
             return inside
-        whole = np.full((len(channels), height, width), np.nan, inside.dtype)
-        whole[:, top - row : bottom - row, left - column : right - column] = inside
-        return whole
+        numbers, gaps = np.zeros(shape, inside.numbers.dtype), np.ones(shape, bool)
+        within = np.s_[:, top - row : bottom - row, left - column : right - column]
+        numbers[within], gaps[within] = inside.numbers, False if inside.gaps is None else inside.gaps
+        return Stored(numbers, gaps, inside.filler)

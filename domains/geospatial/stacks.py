@@ -14,7 +14,7 @@ from domains.contract import GroundworkError
 from domains.geospatial.bands import REFLECTANCE_10000, RasterEncoding, in_ten_thousandths
 from domains.geospatial.geotiffs import GeoTiff
 from domains.geospatial.products import QUALITY
-from domains.geospatial.rasters import Channel, Grid, Header, explained, parsed_crs
+from domains.geospatial.rasters import Channel, Grid, Header, Stored, explained, parsed_crs, short_type
 
 STACK = "stack:"
 """How a stack is named as a path: ``stack:`` and its plan as JSON."""
@@ -103,6 +103,7 @@ class StackRaster:
                 common,
                 block_row_bytes=sum(raster.header.block_row_bytes for raster in rasters),
                 has_tiles=all(raster.header.has_tiles for raster in rasters),
+                integers=short_type(raster.header.integers for raster in self._members),
                 channels=tuple(
                     _described(member, raster.header.channels[member.channel])
                     for member, raster in zip(stack.members, self._members, strict=True)
@@ -112,17 +113,23 @@ class StackRaster:
             self.close()
             raise
 
-    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> np.ndarray:
+    def window(self, channels: Sequence[int], row: int, column: int, height: int, width: int) -> Stored:
         parts = [
-            self._members[place].window([self._channels[place]], row, column, height, width)[0]
+            self._members[place].window([self._channels[place]], row, column, height, width)
             for place in channels
         ]
-        stored = np.stack(parts)
+        are_integers = bool(self.header.integers)
+        numbers = np.concatenate([part.numbers if are_integers else part.floats() for part in parts])
+        gaps = np.zeros(numbers.shape, bool)
+        for is_gap, part in zip(gaps, parts, strict=True):
+            if part.filler is not None:
+                np.equal(part.numbers[0], part.filler, out=is_gap)
+            if part.gaps is not None:
+                is_gap |= part.gaps[0]
         if self._quality is not None and self._hides is not None:
-            layer = self._quality.window([0], row, column, height, width)[0]
-            hidden = self._hides(np.nan_to_num(layer)) | np.isnan(layer)
-            stored[:, hidden] = np.nan
-        return stored
+            layer = self._quality.window([0], row, column, height, width).floats()[0]
+            gaps |= self._hides(np.nan_to_num(layer)) | np.isnan(layer)
+        return Stored(numbers, gaps)
 
     def close(self) -> None:
         for raster in (*self._members, *([self._quality] if self._quality else [])):

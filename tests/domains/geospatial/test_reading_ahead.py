@@ -54,9 +54,9 @@ def test_chips_in_turn_are_those_read_alone(tmp_path: Path, dtype: str) -> None:
 def test_a_row_of_chips_is_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(write_tiff(tmp_path / "a.tif", gappy(96, 320), BURN_BANDS, nodata=0, **TILED))
     rows, windows = list(source.stream()), []
-    read = Scene.read
+    read = Scene.pixels
     monkeypatch.setattr(
-        Scene, "read", lambda self, *window: (windows.append(window[:4]), read(self, *window))[1]
+        Scene, "pixels", lambda self, *window: (windows.append(window[:4]), read(self, *window))[1]
     )
     found = [GEOSPATIAL.read(row, source.encoding) for row in rows]
     assert windows == [(0, 0, 32, 32), (0, 32, 32, 288), (32, 0, 32, 320), (64, 0, 32, 320)]
