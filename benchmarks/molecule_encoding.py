@@ -19,7 +19,6 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
-import torch
 from rdkit import Chem, rdBase
 
 from benchmarks.ledger import arguments, measured, processor
@@ -30,7 +29,6 @@ from domains.molecules import MOLECULES, Molecules
 from domains.molecules.reading import MoleculeEncoding, structure
 from domains.shards import Recipe, write_shard
 from domains.store import Store, build
-from models.encoder import create_encoder
 
 CHUNK = 2000
 BATCH = 64
@@ -69,7 +67,6 @@ def main() -> None:
     smiles, digest = sample_smiles(open_molecules(options.path), options.limit, options.seed)
 
     def measure() -> dict[str, Any]:
-        torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
             return {**time_encoding(smiles, Path(folder)), **time_store(smiles, Path(folder), options.seed)}
 
@@ -176,6 +173,12 @@ def time_store(smiles: list[str], folder: Path, seed: int) -> dict[str, Any]:
 
 def time_loading(store: Store, seed: int) -> dict[str, Any]:
     """Samples drawn in random order from the mapped files and joined into batches, per second of one core."""
+    # Here: a worker of ``build`` imports this module, and is to wait for nothing that it has no use for.
+    import torch
+
+    from models.encoder import create_encoder
+
+    torch.set_num_threads(1)
     encoder = create_encoder("molecules", "tiny", SPEC)
     order = np.random.default_rng(seed).permutation(len(store))
     rates = []

@@ -95,11 +95,12 @@ class MaskedDecoder(nn.Module):
         features, truths = [], []
         for place, among in reader.sources(patches.source):
             its = hidden if among is None else torch.zeros_like(hidden).index_copy(0, among, hidden[among])
-            own = patches.values.flatten(0, 1).index_select(0, its.flatten().nonzero()[:, 0])
-            own = own.unflatten(-1, (-1, pixels))
+            # Of all patches, as that is faster than to copy the hidden ones first.
+            own = patches.values[..., : reader.count(place) * pixels]
+            column = wanted[place] * pixels
             [code] = reader.codes(place, wanted[place : place + 1])
             features.append(tokens[its] + said(self.band_of_patch, code))
-            truths.append(evened(own[:, : reader.count(place)], wanted[place]))
+            truths.append(evened(own, slice(column, column + pixels))[its])
         return torch.cat(features), torch.cat(truths)
 
     def trace(self, patches: Patches, tokens: torch.Tensor, hidden: torch.Tensor, patch: int) -> Asked:

@@ -72,15 +72,14 @@ def _apart(pixels: torch.Tensor, step: int) -> torch.Tensor:
     return (down + (pixels[..., step:] - pixels[..., :-step]).abs().flatten(2).nanmean(2)) / 2
 
 
-def evened(patches: torch.Tensor, band: int) -> torch.Tensor:
-    """One band [M, k] of patches [M, C, k] that are scaled to mean and spread of all bands; NaN stays NaN."""
-    flat = patches.flatten(1)
-    mean = flat.mean(1, keepdim=True)
+def evened(patches: torch.Tensor, band: slice) -> torch.Tensor:
+    """Columns ``band`` of patches [..., C * k], scaled to mean and spread of the whole; NaN stays NaN."""
+    mean = patches.mean(-1, keepdim=True)
+    squares = torch.linalg.vector_norm(patches, dim=-1, keepdim=True).square() / patches.shape[-1]
     # Most have no gaps, and to look for some in each costs as much as a layer.
-    if mean.isnan().any():
-        mean = flat.nanmean(1, keepdim=True)
-        variance = (flat - mean).square().nanmean(1, keepdim=True)
-    else:
-        # A tenth of the time that the variance takes of which torch knows the name.
-        variance = torch.linalg.vector_norm(flat - mean, dim=1, keepdim=True).square() / flat.shape[1]
-    return (patches[:, band] - mean) * (variance + FLAT).rsqrt()
+    has_gaps = mean.isnan()[..., 0]
+    if has_gaps.any():
+        some = patches[has_gaps]
+        mean[has_gaps] = some.nanmean(-1, keepdim=True)
+        squares[has_gaps] = some.square().nanmean(-1, keepdim=True)
+    return (patches[..., band] - mean) * ((squares - mean.square()).clamp(min=0) + FLAT).rsqrt()

@@ -48,7 +48,7 @@ def test_a_head_sees_every_date_of_a_pixel(encoder: RasterViT) -> None:
 
 def test_hidden_patches_of_all_dates_are_filled_in(encoder: RasterViT) -> None:
     masked = encoder.masked_forward(encoder.collate([pair(1, 2), pair(3, 4)]), [PATCH], 0.75)
-    assert masked.features["patch"].shape == (2 * 24, 32)
+    assert masked.features["patch"].shape == (2 * 24, 16)
     assert masked.targets["patch"].shape == (2 * 24, 64)
 
 
