@@ -23,11 +23,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from domains.contract import EncodingSpec, GroundworkError, Reconstruction, Sample, TargetSpec
-from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, EncoderConfig, Masked
+from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, Masked
 from models.rasters.band_differences import band_differences, band_pairs
 from models.rasters.band_filters import BandFilters
 from models.rasters.bands import BandReader
 from models.rasters.blocks import VisionBlock, key_bias, rotations
+from models.rasters.collating import collated, tokens_of
+from models.rasters.configuration import PRESETS, RasterViTConfig
 from models.rasters.light import in_other_light
 from models.rasters.masked_decoder import MaskedDecoder, kept_bands, predicted_band, visible_order
 from models.rasters.orientations import oriented
@@ -37,37 +39,6 @@ from models.rasters.visual_words import MEASURED_IMAGES, Vocabulary
 from models.rasters.whereabouts import Whereabouts
 
 
-class RasterViTConfig(EncoderConfig):
-    """Sizes of a raster transformer, and the bands that it knows.
-
-    ``encoding`` holds ``patch`` (pixels on a side of a token) and ``bands``.
-    """
-
-    model_type = "groundwork_raster_vit"
-
-    hidden_size: int = 192
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 6
-    intermediate_size: int = 768
-    filter_basis: int = 8
-    """How many filters are mixed into those of a band."""
-    decoder_layers: int = 2
-    """Blocks of the decoder, half as wide as the encoder's; 0 once it is discarded."""
-    known_bands: list[dict[str, Any]] | None = None
-    """Every band that there are statistics of."""
-    readings: list[list[int]] | None = None
-    """For each source of samples, its bands as places in ``known_bands``; ``encoding`` is of the first."""
-    channels: list[str] | None = None
-    """Every channel without a wavelength that has an embedding."""
-
-    def __post_init__(self, **kwargs: object) -> None:
-        self.encoding = self.encoding or {"patch": 8, "bands": []}
-        self.known_bands = self.known_bands or []
-        self.readings = self.readings or []
-        self.channels = self.channels or ["VV", "VH", "HH", "HV"]
-        super().__post_init__(**kwargs)
-
-
 class RasterViT(Encoder):
     """Encoder of rasters: samples of ``pixels`` [C, H, W] -> embeddings."""
 
@@ -75,27 +46,7 @@ class RasterViT(Encoder):
     config: RasterViTConfig
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
-    presets: ClassVar = {
-        "tiny": {
-            "hidden_size": 192,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 6,
-            "intermediate_size": 768,
-        },
-        "small": {
-            "hidden_size": 256,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 8,
-            "intermediate_size": 1024,
-            "filter_basis": 10,
-        },
-        "base": {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-        },
-    }
+    presets: ClassVar = PRESETS
     top_modules: ClassVar = ["norm"]
     lora_modules: ClassVar = [
         "query_key_value",
@@ -167,8 +118,7 @@ class RasterViT(Encoder):
         return int(self.config.hidden_size) * self.dates
 
     def tokens(self, sample: Sample) -> int:
-        *dates, _, height, width = sample["pixels"].shape
-        return int(np.prod(dates)) * (height // self.patch) * (width // self.patch)
+        return tokens_of(sample, self.patch)
 
     def fit_input(self, encoding: EncodingSpec, samples: Sequence[Sample]) -> None:
         """Keep the statistics of known bands, and measure those of others in training samples."""
@@ -235,45 +185,7 @@ class RasterViT(Encoder):
         return self.reader.standardise(pixels[None], torch.tensor([source]))[0]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Samples -> ``size`` and ``source`` int64 [B], ``pixels`` float32 [B, C, H, W] or [B, T, C, H, W].
-
-        Chips smaller than the largest are padded with NaN below and to the right, and those with fewer bands
-        behind their own. Other arrays are stacked as they are. Raises GroundworkError for chips of other
-        bands or dates, or whose sides are no multiple of the patch.
-        """
-        readings = self.reader.readings
-        if not readings:
-            raise GroundworkError("the encoder has no statistics of its bands yet: fit it to its input first")
-        sources = [int(sample.get("source", 0)) for sample in samples]
-        for sample, source in zip(samples, sources, strict=True):
-            self._check(sample["pixels"].shape, readings[source])
-        shapes = np.array([sample["pixels"].shape for sample in samples])
-        pixels = np.full((len(samples), *shapes.max(0)), np.nan, np.float32)
-        for image, sample, shape in zip(pixels, samples, shapes, strict=True):
-            image[tuple(slice(side) for side in shape)] = sample["pixels"]
-        batch = {
-            "size": torch.tensor([self.tokens(sample) for sample in samples]),
-            "source": torch.tensor(sources),
-            "pixels": torch.from_numpy(pixels).nan_to_num_(*(torch.nan,) * 3),  # infinite is no data either
-        }
-        for name in samples[0].keys() - {"pixels", "source"}:
-            batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
-        return batch
-
-    def _check(self, shape: tuple[int, ...], reading: Sequence[int]) -> None:
-        *dates, count, rows, columns = shape
-        if count != len(reading):
-            names = ", ".join(str(self.reader.known[row]["name"]) for row in reading)
-            raise GroundworkError(f"a chip holds {count} bands where {len(reading)} are read: {names}")
-        if dates != ([self.dates] if self.dates > 1 else []):
-            raise GroundworkError(
-                f"a chip holds {dates[0] if dates else 1} dates where {self.dates} are read"
-            )
-        if rows % self.patch or columns % self.patch:
-            raise GroundworkError(
-                f"a chip of {rows} × {columns} pixels cannot be cut into patches of {self.patch}: "
-                "choose a chip that is a multiple of the patch"
-            )
+        return collated(samples, self.reader, self.dates, self.patch)
 
     def cut(self, batch: Batch) -> Patches:
         """Standardise the images of a batch and cut them into patches."""
