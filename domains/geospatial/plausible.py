@@ -20,7 +20,8 @@ TILE = 512
 """Pixels on a side of the one window of a large scene in tiles. Most of its pixels cost nothing, so that few
 blocks say most. It lies in the corner, where undeclared fillers lie if there are any."""
 MOST_GAPS = 0.5
-"""Share of pixels without data in a band beyond which more windows are looked at."""
+"""Share of pixels without data in a band, or that may be filled without a word, beyond which more windows are
+looked at."""
 MOST_ZEROS = 0.01
 """Share of pixels that are 0 in all bands beyond which these are hardly measured."""
 
@@ -39,11 +40,21 @@ def looked_at(scene: Scene, header: Header) -> tuple[str, bool]:
     if side == TILE:
         first = [(0, 0)]
     looks = [_pixels(scene, place, side) for place in first]
-    if (np.isnan(np.concatenate(looks, axis=1)).mean(axis=1) > MOST_GAPS).any():  # beyond the swath, maybe
+    if _mostly_nothing(np.concatenate(looks, axis=1), scene):  # beyond the swath, maybe
         looks += [_pixels(scene, place, side) for place in product(rows, columns) if place not in first]
     pixels = np.concatenate(looks, axis=1)
     fault = unit_fault(pixels, scene.bands, [channel.dtype for channel in header.channels])
     return fault, not fault and _has_silent_zeros(pixels, scene)
+
+
+def _mostly_nothing(pixels: np.ndarray, scene: Scene) -> bool:
+    is_nothing = np.isnan(pixels) | (pixels == _stored_zeros(scene)).all(axis=0)
+    return bool((is_nothing.mean(axis=1) > MOST_GAPS).any())
+
+
+def _stored_zeros(scene: Scene) -> np.ndarray:
+    """What a zero in the file is in the units of each band, [bands, 1]."""
+    return np.array([[band.offset] for band in scene.bands], np.float32)
 
 
 def _has_silent_zeros(pixels: np.ndarray, scene: Scene) -> bool:
@@ -53,9 +64,8 @@ def _has_silent_zeros(pixels: np.ndarray, scene: Scene) -> bool:
         band.unit not in (REFLECTANCE, REFLECTANCE_10000) or band.nodata is not None for band in bands
     ):
         return False
-    stored_zero = np.array([[band.offset] for band in bands], np.float32)
     known = np.isfinite(pixels).all(axis=0)
-    return bool(known.any()) and (pixels == stored_zero)[:, known].all(axis=0).mean() > MOST_ZEROS
+    return bool(known.any()) and (pixels == _stored_zeros(scene))[:, known].all(axis=0).mean() > MOST_ZEROS
 
 
 def _pixels(scene: Scene, place: tuple[int, int], side: int) -> np.ndarray:

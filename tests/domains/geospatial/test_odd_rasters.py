@@ -193,6 +193,17 @@ def test_zeros_in_all_bands_that_nobody_declared_are_remarked(tmp_path: Path) ->
     assert not opened(write_tiff(tmp_path / "c.tif", dark, BURN_BANDS)).remarks
 
 
+def test_a_filled_corner_hides_nothing_of_a_large_scene(tmp_path: Path) -> None:
+    """Of large scenes in tiles one corner is looked at first, where swaths most often end."""
+    stored = np.full((2, 1600, 1600), 0.3, np.float32)
+    stored[:, :600, :600] = 0
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+    path = write_tiff(tmp_path / "a.tif", stored, ["B4", "B8"], units="reflectance × 10000", **tiles)
+    assert "cannot be reflectance × 10000: it looks like" in error_of(path)
+    right = write_tiff(tmp_path / "b.tif", stored * 10_000, ["B4", "B8"], **tiles)
+    assert "zero in all bands" in " ".join(opened(right).remarks)
+
+
 def test_a_frame_of_one_pixel_without_data_is_a_frame(tmp_path: Path) -> None:
     stored = np.zeros((5, 65, 33), np.uint16)
     stored[:, 1:-1, 1:-1] = reflectances(5, 63, 31)
