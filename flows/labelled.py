@@ -211,13 +211,19 @@ def _remark(
 ) -> str:
     """In one line, what is not plain about ``cells``; empty where all is. ``labels`` are of all rows."""
     lower, upper = int((labels.signs > 0).sum()), int((labels.signs < 0).sum())
-    approximate, without_logarithm = 0, 0
+    approximate, without_logarithm, unreadable = 0, 0, list[str]()
     for target, column in zip(task.targets, cells, strict=True):
+        if target.level == "sample":
+            unreadable += [cell for cell in column if _is_unreadable(target, cell)]
         if target.kind == "regression" and target.level == "sample":
             approximate += sum(map(is_approximate, column))
             if target.transform != "none":
                 without_logarithm += sum(has_no_logarithm(cell) for cell in column)
+    answers_pixels = is_pixel_task(task.targets)
+    unlabelled = 0 if answers_pixels else sum(all(map(is_missing, row)) for row in zip(*cells, strict=True))
     counted = {
+        "rows without a label, left out": unlabelled,
+        f"labels that cannot be read, such as {next(iter(unreadable), '')[:40]!r}, left out": len(unreadable),
         f"bounds ({lower:,} lower, {upper:,} upper), learnt as such and not tested on": lower + upper,
         "approximate values, learnt as they are": approximate,
         f"values without a logarithm, as {task.targets[0].transform} needs, left out": without_logarithm,
@@ -225,6 +231,11 @@ def _remark(
         "labels left out because replicates disagree": len(joined.conflicts),
     }
     return "; ".join(f"{count:,} {what}" for what, count in counted.items() if count)
+
+
+def _is_unreadable(target: Target, cell: str) -> bool:
+    """Whether a cell holds what is no label, for another reason than that it has no logarithm."""
+    return not is_missing(cell) and not has_no_logarithm(cell) and bool(fault_of(target, cell))
 
 
 def read_again(domain: Domain, source: Source, spec: EncodingSpec, rows: np.ndarray) -> Iterator[Record]:

@@ -62,6 +62,7 @@ def predict(settings: FlowSettings, home: Home, journal: Journal) -> PredictedFi
     # A scene is answered with a map where the version answers pixels, and chip by chip where not.
     suffix = source.map_suffix if predictor.pixel_target is not None else ""
     path = _output_path(asked.output, source, version, home, suffix, trusted=journal.trusted)
+    _keep_input(data.dataset, path)
     polygons = _polygons_path(asked.polygons, path, predictor, home, trusted=journal.trusted)
     if path.suffix in TABLES:
         for remark in source.row_remarks:
@@ -166,6 +167,12 @@ def _confined(output: str, home: Home, *, trusted: bool) -> Path:
         if not path.is_relative_to(home.outputs.resolve()):
             raise GroundworkError(f"output {output!r} lies outside of {home.outputs}: give a plain file name")
     return path
+
+
+def _keep_input(dataset: str, output: Path) -> None:
+    given = Path(dataset).expanduser()
+    if output.exists() and given.exists() and output.samefile(given):
+        raise GroundworkError(f"the output {output.name} is the input itself: give another name")
 
 
 def _require_folder(path: Path) -> None:

@@ -59,6 +59,13 @@ def decide_task(
     known = predictor.contract.task
     if known is None or [t.name for t in known.targets] != [t.name for t in task.targets]:
         return Decision.refuse(f"the champion {holder.reference} predicts other targets")
+    for one, other in zip(known.targets, task.targets, strict=True):
+        if (one.kind == "regression") != (other.kind == "regression"):
+            was, now = ("numbers" if it.kind == "regression" else "classes" for it in (one, other))
+            return Decision.refuse(
+                f"the champion {holder.reference} answers {one.name!r} with {was}, this one with {now}: "
+                "look at what the column holds now"
+            )
     if [t.classes for t in known.targets] != [t.classes for t in task.targets]:
         return Decision.refuse(f"the champion {holder.reference} tells other classes apart")
     if any(_differ_in_unit(one, other) for one, other in zip(known.targets, task.targets, strict=True)):

@@ -77,11 +77,13 @@ def _record(
     tuning, training = run.job.settings.part(TuningSettings), plan.training
     begun = weights.version.reference if weights else ""
     run.tracked.log_parameters({"foundation_version": foundation, "warm_start": begun, **plan.parameters})
-    run.job.journal.say(
-        f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of "
-        f"{parameter_count(model):,} parameters learn, {training.epochs} epochs in batches of "
-        f"{training.batch_size}" + (f", {tuning.members} times" * (tuning.mode == "ensemble"))
+    learn = (
+        f"{tuning.mode}: {parameter_count(model, trainable_only=True):,} of {parameter_count(model):,} "
+        "parameters learn"
     )
+    if tuning.mode != "probe" or model.answers_pixels:  # else it is solved
+        learn += f", {training.epochs} epochs in batches of {training.batch_size}"
+    run.job.journal.say(learn + (f", {tuning.members} times" * (tuning.mode == "ensemble")))
 
 
 def _prepared(

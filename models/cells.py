@@ -25,6 +25,13 @@ _QUALIFIED = re.compile(r"(<=|>=|<<|>>|[<>≤≥~≈=])\s*")
 _SIGNS = {"<": -1, "≤": -1, ">": 1, "≥": 1, "~": 0, "≈": 0, "=": 0}
 
 
+_SPOILT = re.compile(
+    r"(?:[<>≤≥~≈=]+\s*)?[-+−]?\d+(?P<comma>,\d+)?(?:\.\d+)?(?:e[-+]?\d+)?(?:\s.*|%|[a-zµμ]{1,2}(?:/[a-z]+)?)?",
+    re.IGNORECASE,
+)
+"""A number, be it with a decimal comma or with words behind it."""
+
+
 def is_missing(cell: str) -> bool:
     """Whether a cell says that nothing was measured."""
     return cell.strip().lower() in {"", "nan", "na", "n/a", "null", "none"}
@@ -51,6 +58,16 @@ def measurement_of(cell: str) -> tuple[float, int] | None:
     if number is None:
         return None
     return number, _SIGNS[qualified[1][0]] if qualified else 0
+
+
+def begins_with_number(cell: str) -> bool:
+    """Whether a cell is a number, or would be one without its decimal comma or what stands behind it."""
+    return _SPOILT.fullmatch(cell.strip()) is not None
+
+
+def has_decimal_comma(cell: str) -> bool:
+    found = _SPOILT.fullmatch(cell.strip())
+    return found is not None and found["comma"] is not None
 
 
 def is_approximate(cell: str) -> bool:
@@ -95,17 +112,23 @@ def unit_in_name(name: str) -> str:
 def transformed_unit(target: str, transform: str, unit: str) -> tuple[str, str]:
     """(unit of what is learnt, unit of the cells) of a column with a transform.
 
-    Raises GroundworkError where pIC50 is asked of cells whose unit is not known to be a concentration.
+    Raises GroundworkError where pIC50 is asked of cells whose unit is not known to be a concentration, and
+    where ``unit`` is another one than the column's name says.
     """
-    unit = unit or unit_in_name(target)
+    named = unit_in_name(target)
+    if named and molar_unit(unit) not in ("", named):
+        raise GroundworkError(
+            f"the name of {target!r} says {named}, its unit is given as {unit}: "
+            "leave out --unit, or rename the column"
+        )
+    unit = unit or named
     if transform == "log10":
         return f"log10({unit})" if unit else "log10", unit
     known = molar_unit(unit)
     if not known:
-        told = f"{unit!r} is not one" if unit else "say which"
+        told = f", and {unit!r} is not one" if unit else ""
         raise GroundworkError(
-            f"pIC50 of {target!r} needs its unit of concentration, and {told}: "
-            "give --unit nM, uM, mM, M or pM"
+            f"pIC50 of {target!r} needs its unit of concentration{told}: give --unit nM, uM, mM, M or pM"
         )
     return transform, known
 

@@ -8,7 +8,15 @@ from typing import Literal
 import numpy as np
 
 from domains.contract import ClassSpec, GroundworkError, Target, TaskName, Transform
-from models.cells import class_label, is_missing, measurement_of, number_of, transformed_unit
+from models.cells import (
+    begins_with_number,
+    class_label,
+    has_decimal_comma,
+    is_missing,
+    measurement_of,
+    number_of,
+    transformed_unit,
+)
 
 AskedTask = Literal["auto"] | TaskName
 
@@ -19,6 +27,11 @@ MOSTLY = 0.9
 """Share of numbers that makes a column numeric; its other cells are reported, not learnt."""
 
 
+MOST_CODES, CODED = 10, 0.1
+"""More distinct numbers than this, and than this share of the cells, are measurements rather than codes of
+classes, whatever else stands in their column."""
+
+
 def infer_target(
     name: str, cells: Sequence[str], kind: AskedTask, unit: str = "", transform: Transform = "none"
 ) -> Target:
@@ -27,8 +40,9 @@ def infer_target(
     The rule of ``auto``: a column of which at least nine measured cells in ten are numbers or bounds on one
     (``>10``) is a regression target, unless the numbers are exactly 0 and 1, which make it binary, or all are
     bounds; any other column is a classification target, binary with two distinct texts and multiclass with
-    3 to 100. A classification target by request takes its distinct cells as classes. Empty cells and
-    ``nan`` are not measured. ``multilabel`` wants two classes, and ``change`` is a classification.
+    3 to 100. A column of many numbers that text has been mixed into is neither. A classification target by
+    request takes its distinct cells as classes. Empty cells and ``nan`` are not measured. ``multilabel``
+    wants two classes, and ``change`` is a classification.
     ``unit`` is that of the cells; with a ``transform`` the target's is another one.
     Raises GroundworkError for a column that is empty, constant or neither.
     """
@@ -41,12 +55,16 @@ def infer_target(
     if kind == "auto":
         is_regression = numeric and bool(exact) and exact != [0.0, 1.0]
         kind = "regression" if is_regression else "classification"
+        if not numeric and _are_spoilt_numbers(measured):
+            raise GroundworkError(
+                f"target {name!r} mixes numbers and text{_such_as(measured)}, or use --task classification "
+                "to take each as a word"
+            )
     if kind == "regression":
         if not numeric:
-            odd = next(cell for cell, number in zip(measured, numbers, strict=True) if number is None)
             raise GroundworkError(
-                f"target {name!r} holds text such as {odd[:40]!r} where numbers are needed: "
-                "clean it or use --task classification"
+                f"target {name!r} holds text where numbers are needed{_such_as(measured)}, or use "
+                "--task classification"
             )
         return _regression_target(name, exact, unit, transform)
     if transform != "none":
@@ -75,11 +93,29 @@ def infer_target(
     return Target(name=name, kind="binary" if len(distinct) == 2 else "multiclass", classes=tuple(distinct))
 
 
+def _are_spoilt_numbers(measured: Sequence[str]) -> bool:
+    """Whether cells, of which many are no numbers, were meant as measurements."""
+    like = [cell for cell in measured if begins_with_number(cell)]
+    distinct = len(set(like))
+    return len(like) >= len(measured) / 2 and distinct > max(MOST_CODES, CODED * len(measured))
+
+
+def _such_as(measured: Sequence[str]) -> str:
+    """The first cell that is no number, and what is to be done."""
+    odd = next(cell for cell in measured if measurement_of(cell) is None)
+    mend = "write a decimal point" if has_decimal_comma(odd) else "clean it (an empty cell is not measured)"
+    return f", such as {odd[:40]!r}: {mend}"
+
+
 def _regression_target(name: str, exact: Sequence[float], unit: str, transform: Transform) -> Target:
     usable = [number for number in exact if number > 0 or transform == "none"]
     if not usable:
         lacks = "number: all are bounds" if not exact else f"positive number, which {transform} needs"
         raise GroundworkError(f"target {name!r} has no {lacks}: choose another column")
+    if len(usable) < len(exact) / 2:
+        raise GroundworkError(
+            f"most values of target {name!r} are 0 or below, and have no {transform}: use --transform none"
+        )
     if len(usable) == 1:
         raise GroundworkError(f"target {name!r} is constant ({usable[0]:g}): there is nothing to learn")
     if transform == "none":

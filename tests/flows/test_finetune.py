@@ -167,6 +167,14 @@ def test_another_task_never_takes_the_place_of_a_champion(home: Home, tables: Pa
     other = tune(home, journal, tables / "logp.csv", name="m", epochs=1)
     assert other.aliases == ("challenger",)
     assert other.tags["promotion"] == "the champion m/1 predicts other targets"
+    numbers = pd.read_csv(tables / "ring.csv")
+    numbers["ring"] = np.linspace(0, 1, len(numbers))
+    numbers.to_csv(home.root / "ring.csv", index=False)
+    measured = tune(home, journal, home.root / "ring.csv", name="m", epochs=1)
+    assert measured.tags["promotion"] == (
+        "the champion m/1 answers 'ring' with classes, this one with numbers: "
+        "look at what the column holds now"
+    )
 
 
 @pytest.mark.slow
@@ -213,7 +221,7 @@ def column_of(tables: Path, folder: Path, cells: Callable[[int], str]) -> Path:
         (str, {"target": ["y", "y"]}, "a target is named twice"),
         (lambda place: "7", {}, r"target 'y' is constant \(7\): there is nothing to learn"),
         (lambda place: "", {}, "target 'y' has no value in any usable row: choose another column"),
-        (lambda place: "a" if place else "3", {"task": "regression"}, "'y' holds text such as 'a'"),
+        (lambda place: "a" if place else "3", {"task": "regression"}, "'y' holds text where numbers are needed, such as 'a'"),
         (lambda place: f"name {place}", {}, "140 distinct values, more than 100 classes"),
         (lambda place: str(place) if place < 9 else "", {}, "only 9 rows have a usable molecule and a label"),
         (str, {"foundation": "nowhere"}, "no model is called 'nowhere'; registered: logp"),

@@ -62,6 +62,15 @@ def test_plain_numbers_need_no_remark(assay: Assay) -> None:
     assert (len(data.store), data.signs.shape, data.rejects) == (60, (60, 1), [])
 
 
+def test_labels_that_cannot_be_read_are_counted(assay: Assay) -> None:
+    cells = ["1.5 mg", "", "inf", "n/a", *numbers()[4:]]
+    data = assay.learn({"y": cells})
+    assert data.remark == (
+        "2 rows without a label, left out; 2 labels that cannot be read, such as '1.5 mg', left out"
+    )
+    assert [reject.row for reject in data.rejects] == [0, 1, 2, 3]
+
+
 def test_bounds_are_learnt_and_not_tested_on(assay: Assay) -> None:
     cells = [f">{cell}" if place % 3 == 0 else cell for place, cell in enumerate(numbers())]
     cells[1] = "~3"
@@ -109,7 +118,7 @@ def test_replicates_become_one_and_contradictions_are_rejects(assay: Assay) -> N
     reason = "replicates of y disagree (3, 90): left out"
     assert told == [(53, "no label", ""), (2, reason, "3"), (52, reason, "90")]
     assert data.remark == (
-        "2 rows joined with others of the same molecule (median); "
+        "1 rows without a label, left out; 2 rows joined with others of the same molecule (median); "
         "2 labels left out because replicates disagree"
     )
     kept = assay.learn({"smiles": smiles, "y": cells}, replicates="keep")

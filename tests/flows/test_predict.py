@@ -162,6 +162,18 @@ def test_files_that_cannot_be_answered_leave_none_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
+def test_the_input_is_never_written_over(
+    module_home: Home, version: Version, rows: Path, tmp_path: Path, journal: Any
+) -> None:
+    before = rows.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(rows)
+    for output in (rows, link):
+        with pytest.raises(GroundworkError, match=rf"the output {output.name} is the input itself"):
+            ask(module_home, journal, model="both", dataset=rows, output=output)
+    assert rows.read_bytes() == before
+
+
 def test_an_older_answer_stays_until_the_new_one_is_whole(
     module_home: Home, version: Version, rows: Path, tmp_path: Path, journal: Any, monkeypatch
 ) -> None:

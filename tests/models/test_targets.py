@@ -56,9 +56,9 @@ def test_classes_in_order(cells: list[str], kind, classes: tuple[str, ...]) -> N
         (["3", "3.0", ""], "auto", r"'y' is constant \(3\)"),
         (["a", "a"], "auto", r"'y' is constant \(a\)"),
         (["1", "1"], "classification", r"'y' is constant \(1\)"),
-        (["1", "low", "2"], "regression", "holds text such as 'low' where numbers are needed"),
+        (["1", "low", "2"], "regression", "holds text where numbers are needed, such as 'low': clean it"),
         ([f"name {n}" for n in range(101)], "auto", "has 101 distinct values, more than 100 classes"),
-        (["inf", "inf", "a"], "regression", "holds text such as 'inf'"),
+        (["inf", "inf", "a"], "regression", "such as 'inf': clean it"),
         ([">1", "<2"], "regression", "'y' has no number: all are bounds"),
     ],
 )
@@ -66,6 +66,38 @@ def test_columns_that_cannot_be_learnt(cells: list[str], kind, said: str) -> Non
     with pytest.raises(GroundworkError, match=said) as error:
         infer_target("y", cells, kind)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (
+            [f"-{n},5" for n in range(20)],
+            "mixes numbers and text, such as '-0,5': write a decimal point, or use",
+        ),
+        ([f"{n}.5 mg" for n in range(20)], r"such as '0\.5 mg': clean it \(an empty cell is not measured\)"),
+        ([f"{n}" for n in range(70)] + ["inactive"] * 10, "such as 'inactive': clean it"),
+        ([f"{n}.5" for n in range(15)] + ["n.d."] * 15, "such as 'n.d.': clean it"),
+    ],
+)
+def test_numbers_that_text_was_mixed_into_are_no_classes(cells: list[str], said: str) -> None:
+    with pytest.raises(GroundworkError, match=said):
+        infer_target("y", cells, "auto")
+    assert infer_target("y", cells, "classification").kind == "multiclass"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [*"0123" * 20, "unknown", "unclear", *["other"] * 10],
+        [f"{n} mg" for n in (5, 10, 20)] * 9,
+        [f"{n}-chloro" for n in range(30)],
+        [f"{n}ABC" for n in range(30)],
+        [f"plate {n}" for n in range(30)],
+    ],
+)
+def test_codes_and_names_with_numbers_are_classes(cells: list[str]) -> None:
+    assert infer_target("y", cells, "auto").kind == "multiclass"
 
 
 def test_a_hundred_classes_are_still_classes() -> None:
@@ -80,7 +112,7 @@ def test_a_hundred_classes_are_still_classes() -> None:
         ("IC50 [μM]", "", "pIC50", "pIC50", "µM"),
         ("IC50nM", "", "pIC50", "pIC50", "nM"),
         ("ic50_nmol/L", "", "pIC50", "pIC50", "nM"),
-        ("IC50_nM", "micromolar", "pIC50", "pIC50", "µM"),
+        ("IC50_nM", "nanomolar", "pIC50", "pIC50", "nM"),
         ("IC50", "M", "pIC50", "pIC50", "M"),
         ("IC50_nM", "", "log10", "log10(nM)", "nM"),
         ("clearance", "mL/min", "log10", "log10(mL/min)", "mL/min"),
@@ -96,11 +128,14 @@ def test_a_transform_names_its_unit(name: str, unit: str, transform, learnt: str
 @pytest.mark.parametrize(
     ("name", "cells", "unit", "transform", "said"),
     [
-        ("IC50", ["1", "2"], "", "pIC50", "needs its unit of concentration, and say which: give --unit nM"),
+        ("IC50", ["1", "2"], "", "pIC50", "needs its unit of concentration: give --unit nM"),
         ("IC50", ["1", "2"], "K", "pIC50", "'K' is not one: give --unit nM"),
         ("y", ["yes", "no"], "", "log10", "holds classes, which have no log10: use --transform none"),
         ("y", ["-1", "0", "-2.5"], "", "log10", "has no positive number, which log10 needs"),
         ("y", ["-1", "3", "3.0"], "", "log10", r"'y' is constant \(3\)"),
+        ("y", ["-1", "-2", "-3", "2", "3"], "", "log10", "most values of target 'y' are 0 or below"),
+        ("IC50_nM", ["1", "2"], "uM", "pIC50", "'IC50_nM' says nM, its unit is given as uM"),
+        ("IC50_nM", ["1", "2"], "uM", "log10", "'IC50_nM' says nM, its unit is given as uM"),
     ],
 )
 def test_transforms_that_cannot_be(name: str, cells: list[str], unit: str, transform, said: str) -> None:
