@@ -294,9 +294,10 @@ class Predictor:
     def columns(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs [n, outputs] as table columns, ``TARGET_prediction`` for each target.
 
-        A regression target's column is its value, a binary target's the probability of its second
-        class, a multiclass target's the most probable class, with ``TARGET_probability_CLASS`` beside it for
-        each. Where pixels are answered, ``TARGET_share_CLASS`` is the share of each class.
+        A regression target's column is its value (``TARGET_TRANSFORM_prediction`` where it has a transform),
+        a binary target's the probability of its second class, a multiclass target's the most probable class,
+        with ``TARGET_probability_CLASS`` beside it for each. Where pixels are answered,
+        ``TARGET_share_CLASS`` is the share of each class.
         A foundation gives ``embedding_0`` and so on.
         """
         if self.contract.task is None:
@@ -318,7 +319,9 @@ class Predictor:
                 for column, name in enumerate(target.classes):
                     table[f"{target.name}_probability_{name}"] = values[:, column]
             else:
-                table[f"{target.name}_prediction"] = values[:, 0]
+                # IC50_nM_pIC50_prediction: 2.7 under the name of the cells would be read in their unit.
+                scale = "" if target.transform == "none" else f"_{target.transform}"
+                table[f"{target.name}{scale}_prediction"] = values[:, 0]
         return table
 
     def check_golden(self) -> None:

@@ -221,7 +221,11 @@ def column_of(tables: Path, folder: Path, cells: Callable[[int], str]) -> Path:
         (str, {"target": ["y", "y"]}, "a target is named twice"),
         (lambda place: "7", {}, r"target 'y' is constant \(7\): there is nothing to learn"),
         (lambda place: "", {}, "target 'y' has no value in any usable row: choose another column"),
-        (lambda place: "a" if place else "3", {"task": "regression"}, "'y' holds text where numbers are needed, such as 'a'"),
+        (
+            lambda place: "a" if place else "3",
+            {"task": "regression"},
+            "'y' holds text where numbers are needed, such as 'a'",
+        ),
         (lambda place: f"name {place}", {}, "140 distinct values, more than 100 classes"),
         (lambda place: str(place) if place < 9 else "", {}, "only 9 rows have a usable molecule and a label"),
         (str, {"foundation": "nowhere"}, "no model is called 'nowhere'; registered: logp"),

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import LOGP, PHASE, TOXIC, contract_of, samples_of, small_encoder, task_model
 
-from domains.contract import GroundworkError
+from domains.contract import GroundworkError, Target
 from models.predictor import CONTRACT, ENCODER, GOLDEN, HEAD, Predictor
 
 TARGETS = (LOGP, TOXIC, PHASE)
@@ -188,3 +188,13 @@ def test_answers_as_columns(saved: Path) -> None:
     assert table["phase_prediction"].tolist() == ["solid", None]
     assert [table[name][0] for name in of_classes] == pytest.approx([0.1, 0.2, 0.7])
     assert np.isnan(table["logp_prediction"][1])
+
+
+def test_a_column_of_transformed_values_says_so(saved: Path) -> None:
+    predictor = Predictor.load(saved)
+    assert predictor.contract.task is not None
+    _, *others = predictor.contract.task.targets
+    potency = Target(name="IC50_nM", kind="regression", unit="pIC50", transform="pIC50", cell_unit="nM")
+    task = predictor.contract.task.model_copy(update={"targets": (potency, *others)})
+    predictor.contract = predictor.contract.model_copy(update={"task": task})
+    assert next(iter(predictor.columns(np.zeros((1, 5), np.float32)))) == "IC50_nM_pIC50_prediction"
