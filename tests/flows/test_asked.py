@@ -37,7 +37,7 @@ def check(source: Source, **asked: Any) -> None:
     ("asked", "said"),
     [
         ({"task": "multilabel"}, "'kinds' holds 14 distinct values, where each of several labels is there"),
-        ({"task": "regression"}, "'kinds' holds text such as"),
+        ({"task": "regression"}, "'kinds' holds text where numbers are needed, such as"),
         ({"target": ["empty"]}, "'empty' has no value in any usable row"),
     ],
 )
