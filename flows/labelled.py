@@ -235,7 +235,8 @@ def _remark(
 
 def _is_unreadable(target: Target, cell: str) -> bool:
     """Whether a cell holds what is no label, for another reason than that it has no logarithm."""
-    return not is_missing(cell) and not has_no_logarithm(cell) and bool(fault_of(target, cell))
+    lacks_logarithm = target.transform != "none" and has_no_logarithm(cell)
+    return not is_missing(cell) and not lacks_logarithm and bool(fault_of(target, cell))
 
 
 def read_again(domain: Domain, source: Source, spec: EncodingSpec, rows: np.ndarray) -> Iterator[Record]:
