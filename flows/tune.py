@@ -118,8 +118,7 @@ def _trained(
     encoder: Any = model.encoder
     known, asked = _Labelled(data, data.split.train), _Labelled(data, data.split.val)
     collate = _Collator(encoder)
-    tuning = run.job.settings.part(TuningSettings)
-    if tuning.mode == "probe" and not model.answers_pixels:
+    if run.job.settings.part(TuningSettings).mode == "probe" and not model.answers_pixels:
         batch = plan.training.batch_size
         return solve(model, known, asked, collate=collate, batch_size=batch, report=report)
     return train(
@@ -132,8 +131,9 @@ def _trained(
         folder=folder,
         resume=run.resume,
         report=report,
-        patience=tuning.patience,
+        patience=plan.patience,
         rates=None if plan.layer_decay == 1 else layer_rates(model, plan.layer_decay),
+        keep_best=plan.patience is not None,
     )
 
 

@@ -17,6 +17,8 @@ FEWEST_STEPS = {"foundation": 300, "nothing": 600}
 MOST_EPOCHS = 60
 """Where the rows are so few that an epoch is hardly a step, more would only learn them by heart."""
 
+PATIENCE = 15
+
 LEARNING_RATES: dict[Mode, float] = {"probe": 1e-2, "lora": 2e-3, "full": 5e-4, "ensemble": 5e-4}
 """Peak rates by mode: the fewer weights learn, the larger their steps may be."""
 RATE_OF_PIXELS, DECAY_OF_PIXELS = 2e-3, 0.5
@@ -31,9 +33,11 @@ class TuningPlan:
     training: TrainingSettings
     layer_decay: float
     """Learning rate of a layer of the encoder, as a share of that of the layer above it."""
+    patience: int | None
+    """Epochs without a better validation loss before stopping; None keeps the weights of the last epoch."""
 
     @property
-    def parameters(self) -> dict[str, float]:
+    def parameters(self) -> dict[str, float | str]:
         """What a run records."""
         training = self.training
         return {
@@ -41,6 +45,7 @@ class TuningPlan:
             "chosen_batch_size": training.batch_size,
             "chosen_learning_rate": training.learning_rate,
             "chosen_layer_decay": self.layer_decay,
+            "chosen_weights": "last" if self.patience is None else "best",
         }
 
 
@@ -56,7 +61,9 @@ def plan_tuning(
     """What was asked for, with what was left open for so many training records; members differ in seed.
 
     The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
-    not: too many epochs cost more than they bring.
+    not: too many epochs cost more than they bring. Where pixels are labelled on top of a foundation, the few
+    scenes to choose by differ more from what comes than one epoch from the next: the last is kept, unless
+    epochs or patience were asked for.
     """
     batch = training.batch_size or suiting_batch(records, level)
     begun = "foundation" if has_foundation else "nothing"
@@ -66,13 +73,18 @@ def plan_tuning(
     by_layer = every_weight and has_foundation and level == "pixel"
     rate = RATE_OF_PIXELS if by_layer else LEARNING_RATES[tuning.mode]
     decay = tuning.layer_decay or (DECAY_OF_PIXELS if by_layer else 1.0)
+    asks_for_length = bool(training.epochs or tuning.patience)
     chosen = {
         "epochs": training.epochs or suiting,
         "batch_size": batch,
         "learning_rate": training.learning_rate or rate,
         "seed": training.seed + member,
     }
-    return TuningPlan(training.model_copy(update=chosen), decay if every_weight else 1.0)
+    return TuningPlan(
+        training.model_copy(update=chosen),
+        decay if every_weight else 1.0,
+        None if by_layer and not asks_for_length else tuning.patience or PATIENCE,
+    )
 
 
 def suiting_batch(records: int, level: TargetLevel) -> int:

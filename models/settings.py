@@ -94,8 +94,13 @@ class TuningSettings(BaseModel):
     lora_rank: Annotated[int, Field(ge=1, le=256, description="Rank of the low-rank additions (lora)")] = 8
     members: Annotated[int, Field(ge=2, le=MOST_MEMBERS, description="Models of an ensemble (ensemble)")] = 5
     patience: Annotated[
-        int, Field(ge=1, le=1000, description="Epochs without a better validation loss before stopping")
-    ] = 15
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Epochs without a better validation loss before stopping; 0 = as suits what learns",
+        ),
+    ] = 0
 
 
 class TrainingSettings(BaseModel):

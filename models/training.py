@@ -234,8 +234,9 @@ def train(
     report: Callable[[Progress], None],
     patience: int | None = None,
     rates: Mapping[str, float] | None = None,
+    keep_best: bool = True,
 ) -> TrainingResult:
-    """Train ``model`` in place and leave it with the weights of its best validation loss.
+    """Train ``model`` in place and leave it with the weights of its best validation loss, or else its last.
 
     ``training`` and ``validation`` hold items that ``collate`` turns into the model's keyword
     arguments; the model returns ``{"loss": scalar}``. ``lengths`` are the tokens of each training
@@ -267,7 +268,7 @@ def train(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=keep_best,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=max(1, min(20, steps_per_epoch // 4)),

@@ -50,4 +50,18 @@ def test_on_a_foundation_a_head_of_pixels_learns_fast_and_lower_layers_slowly() 
 
 def test_what_is_asked_for_stays() -> None:
     asked = {"epochs": 3, "batch_size": 5, "learning_rate": 0.1, "layer_decay": 0.9}
-    assert plan("pixel", **asked).parameters == {f"chosen_{name}": value for name, value in asked.items()}
+    chosen = {f"chosen_{name}": value for name, value in asked.items()}
+    assert plan("pixel", **asked).parameters == {**chosen, "chosen_weights": "best"}
+
+
+def test_the_last_weights_are_kept_where_the_few_scenes_to_choose_by_say_little() -> None:
+    assert plan("pixel").patience is None
+    assert plan("pixel").parameters["chosen_weights"] == "last"
+    assert plan("pixel", epochs=20).patience == 15
+    assert plan("pixel", patience=3).patience == 3
+    for other in (
+        plan("sample"),
+        plan("pixel", has_foundation=False),
+        plan("pixel", mode="probe"),
+    ):
+        assert other.patience == 15

@@ -136,6 +136,11 @@ def test_it_ends_with_the_best_weights_not_the_last(tmp_path: Path) -> None:
         assert model(**collate(POINTS))["loss"].item() == pytest.approx(min(losses), rel=1e-4)
     assert result.best_loss == pytest.approx(min(losses))
 
+    last, result = fit(tmp_path, settings=settings, keep_best=False)
+    with torch.no_grad():
+        assert last(**collate(POINTS))["loss"].item() == pytest.approx(losses[-1], rel=1e-4)
+    assert result.best_loss == pytest.approx(min(losses))  # told all the same
+
 
 def test_patience_ends_a_training_that_no_longer_improves(tmp_path: Path) -> None:
     flat = [(0.0, 1.0), (0.0, -1.0)] * 8  # nothing to learn beyond the mean
