@@ -17,7 +17,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from domains.contract import MapWriter, Sample
+from domains.abilities import MapWriter
+from domains.contract import Sample
 from domains.geospatial.maps import STREAMED
 from models.predictor import Predictor
 

@@ -44,7 +44,7 @@ class ShiftedScene(Scene):
 def seam_figures(source: Source, target: Target, predict: Predict) -> dict[str, Any]:
     """``seam_ratio`` of the map of one scene, with both shares, and ``shares`` of the classes.
 
-    ``predict`` is as in ``domains.contract.MapWriter``. Pixels that the border of the scene can reach are
+    ``predict`` is as in ``domains.abilities.MapWriter``. Pixels that the border of the scene can reach are
     left out: there the shifted scene has less around it.
     """
     scene, chip = scene_of(source), cast(RasterEncoding, source.encoding).chip

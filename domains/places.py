@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import KDTree
 
-from domains.contract import Place
+from domains.abilities import Place
 
 CANDIDATES = 8
 """Nearest middles that are looked at more closely: outlines of several sizes may lie side by side."""

@@ -21,17 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from domains.abilities import PacksSamples
 from domains.arrays import SampleWriter, load_array, write_offsets
-from domains.contract import (
-    Domain,
-    EncodingSpec,
-    GroundworkError,
-    PacksSamples,
-    Record,
-    Reject,
-    RejectedLabel,
-    Row,
-)
+from domains.contract import Domain, EncodingSpec, GroundworkError, Record, Reject, RejectedLabel, Row
 
 LONGEST_ORIGINAL = 500
 """Characters of a rejected value that are kept."""

@@ -18,12 +18,12 @@ from typing import Any, cast
 import numpy as np
 import pyarrow.parquet as pq
 
+from domains.abilities import PacksSamples
 from domains.arrays import load_array
 from domains.contract import (
     Domain,
     EncodingSpec,
     GroundworkError,
-    PacksSamples,
     Reject,
     Row,
     Sample,

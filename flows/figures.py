@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
-from domains.contract import DrawsWeights, Record, Target
+from domains.abilities import DrawsWeights
+from domains.contract import Record, Target
 from flows.evaluation import Evaluation
 from flows.jobs import Job
 from flows.labelled import LabelledData, read_again

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from domains.contract import Domain, EncodingSpec, ReadsForTask, Reject, Source
+from domains.abilities import ReadsForTask
+from domains.contract import Domain, EncodingSpec, Reject, Source
 from domains.store import Store
 from flows.home import Home
 from flows.journal import Journal

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from domains.abilities import LocatesRecords, Place
 from domains.contract import (
     Domain,
     EncodingSpec,
     GroundworkError,
-    LocatesRecords,
-    Place,
     Record,
     Reject,
     Source,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from domains.contract import Domain, GroundworkError, LocatesRecords, Place, Record
+from domains.abilities import LocatesRecords, Place
+from domains.contract import Domain, GroundworkError, Record
 from domains.places import nearest
 from domains.splits import Split
 

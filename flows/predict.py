@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from domains.contract import EncodingSpec, GroundworkError, MapWriter, Resamples, Row, Source, WrittenMap
+from domains.abilities import MapWriter, Resamples, WrittenMap
+from domains.contract import EncodingSpec, GroundworkError, Row, Source
 from flows.home import Home
 from flows.journal import Journal
 from flows.settings import DataSettings, FlowSettings, PredictionSettings

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from domains.contract import DrawsReconstructions, Source
+from domains.abilities import DrawsReconstructions
+from domains.contract import Source
 from domains.mixture import Mixture
 from flows.jobs import TrainingRun
 from models.encoder import Reconstructs

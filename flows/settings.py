@@ -15,11 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from domains.abilities import LocatesRecords
 from domains.contract import (
     FROM_DATA,
     Domain,
     GroundworkError,
-    LocatesRecords,
     ReplicateRule,
     Resampling,
     TaskName,

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from domains.contract import Domain, EncodingSpec, GroundworkError, OpensDocuments, Source, digest_of
+from domains.abilities import OpensDocuments
+from domains.contract import Domain, EncodingSpec, GroundworkError, Source, digest_of
 from flows.home import Home
 from flows.settings import LARGEST_PASTE, DataSettings
 

@@ -10,14 +10,8 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from domains.contract import (
-    EncodingSpec,
-    GroundworkError,
-    Reconstruction,
-    Sample,
-    TargetSpec,
-    load_encoder_class,
-)
+from domains.abilities import Reconstruction
+from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec, load_encoder_class
 from models.settings import Size
 
 # A version is one small file: a bar for each load would only litter logs and terminals.

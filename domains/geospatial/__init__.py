@@ -8,11 +8,10 @@ from typing import cast
 
 import numpy as np
 
+from domains.abilities import Place, Reconstruction, WrittenMap
 from domains.contract import (
     EncodingSpec,
     Floor,
-    Place,
-    Reconstruction,
     Record,
     Reject,
     Resampling,
@@ -23,7 +22,6 @@ from domains.contract import (
     TargetSpec,
     TaskName,
     TaskSpec,
-    WrittenMap,
 )
 from domains.geospatial import (
     archives,
@@ -82,7 +80,7 @@ class Geospatial:
         return reading.open_source(path, cast(RasterEncoding, spec), input_column)
 
     def encoding_for(self, task: TaskName, spec: EncodingSpec) -> EncodingSpec:
-        """A change is seen on two dates; see ``domains.contract.ReadsForTask``."""
+        """A change is seen on two dates; see ``domains.abilities.ReadsForTask``."""
         return spec.model_copy(update={"dates": 2}) if task == "change" else spec
 
     def open_document(
@@ -92,7 +90,7 @@ class Geospatial:
         hosts: Collection[str] | None,
         input_column: str | None = None,
     ) -> Source:
-        """A GeoTIFF at an address, or a STAC document; see ``domains.contract.OpensDocuments``."""
+        """A GeoTIFF at an address, or a STAC document; see ``domains.abilities.OpensDocuments``."""
         return reading.open_document(start, cast(RasterEncoding, spec), hosts, input_column)
 
     def resampling(self, spec: EncodingSpec, method: Resampling) -> EncodingSpec:
@@ -106,7 +104,7 @@ class Geospatial:
         return encoding.sample_of(record.value, cast(RasterEncoding, spec))
 
     def pack(self, record: Record, spec: EncodingSpec) -> Sample:
-        """Integers as in the file; see ``domains.contract.PacksSamples``."""
+        """Integers as in the file; see ``domains.abilities.PacksSamples``."""
         return encoding.packed_sample_of(record.value, cast(RasterEncoding, spec))
 
     def unpack(self, packed: Sample) -> Sample:
@@ -141,7 +139,7 @@ class Geospatial:
         return blocks.group_records(records, method)
 
     def place(self, record: Record) -> Place | None:
-        """The corners of a chip; see ``domains.contract.LocatesRecords``."""
+        """The corners of a chip; see ``domains.abilities.LocatesRecords``."""
         return placing.place_of(record.value)
 
     def floors(self, task: TaskSpec, spec: EncodingSpec) -> Sequence[Floor]:
@@ -151,7 +149,7 @@ class Geospatial:
         return drawing.draw_chip(record, caption)
 
     def draw_reconstructions(self, shown: Sequence[tuple[EncodingSpec, Reconstruction]]) -> bytes:
-        """Chips in natural colour; see ``domains.contract.DrawsReconstructions``."""
+        """Chips in natural colour; see ``domains.abilities.DrawsReconstructions``."""
         return drawing.draw_reconstructions(shown)
 
     def write_map(
@@ -164,7 +162,7 @@ class Geospatial:
         progress: Callable[[float], None],
         polygons: Path | None = None,
     ) -> WrittenMap:
-        """A cloud-optimised GeoTIFF; see ``domains.contract.MapWriter``."""
+        """A cloud-optimised GeoTIFF; see ``domains.abilities.MapWriter``."""
         from domains.geospatial import maps  # with its pictures; the rest needs no matplotlib
 
         return maps.write_map(source, target, predict, path, tags, progress, polygons)

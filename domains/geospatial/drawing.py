@@ -11,7 +11,8 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from domains.contract import EncodingSpec, Reconstruction, Record, Sample
+from domains.abilities import Reconstruction
+from domains.contract import EncodingSpec, Record, Sample
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import Chip
 

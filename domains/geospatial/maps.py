@@ -10,7 +10,8 @@ import numpy as np
 import rasterio
 from rasterio import Affine
 
-from domains.contract import GroundworkError, Sample, Source, Target, WrittenMap, digest_of
+from domains.abilities import WrittenMap
+from domains.contract import GroundworkError, Sample, Source, Target, digest_of
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.blending import RowBlend, Section, sections, tile_starts
 from domains.geospatial.chips import chip_of

@@ -6,7 +6,8 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.warp import transform as convert
 
-from domains.contract import GroundworkError, Place
+from domains.abilities import Place
+from domains.contract import GroundworkError
 from domains.geospatial.chips import Chip
 from domains.geospatial.rasters import EARTH_RADIUS, explained, parsed_crs
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from domains.contract import GroundworkError, Reconstruction, Sample
+from domains.abilities import Reconstruction
+from domains.contract import GroundworkError, Sample
 from models.rasters.bands import BandReader
 from models.rasters.masked_decoder import said, visible_order
 from models.rasters.targets import FLAT

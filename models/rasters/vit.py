@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from domains.contract import EncodingSpec, GroundworkError, Reconstruction, Sample, TargetSpec
+from domains.abilities import Reconstruction
+from domains.contract import EncodingSpec, GroundworkError, Sample, TargetSpec
 from models.encoder import Batch, DenseFeatures, Embeddings, Encoder, Masked
 from models.rasters.band_differences import band_differences, band_pairs
 from models.rasters.band_filters import BandFilters

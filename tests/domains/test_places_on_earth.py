@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domains.contract import Place
+from domains.abilities import Place
 from domains.places import nearest
 
 RADIUS = 6_371_000.0

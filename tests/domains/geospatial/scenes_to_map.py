@@ -10,7 +10,8 @@ import numpy as np
 import rasterio
 from rasterio import Affine
 
-from domains.contract import Row, Sample, Source, Target, WrittenMap
+from domains.abilities import WrittenMap
+from domains.contract import Row, Sample, Source, Target
 from domains.geospatial.bands import BandSpec, RasterEncoding
 from domains.geospatial.chips import ChipReference
 from domains.geospatial.maps import write_map

@@ -19,7 +19,8 @@ from rasters_on_disk import (
     write_tiff,
 )
 
-from domains.contract import GroundworkError, Reconstruction, Record
+from domains.abilities import Reconstruction
+from domains.contract import GroundworkError, Record
 from domains.geospatial import GEOSPATIAL, RasterEncoding, drawing
 
 # -------------------------------------------------------------------------------------------------- groups

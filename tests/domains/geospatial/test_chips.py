@@ -18,7 +18,8 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as convert
 from rasters_on_disk import BURN_BANDS, PLACE, SPEC, UTM, read_all, reflectances, write_tiff
 
-from domains.contract import Domain, MapWriter, Record, Reject, Row
+from domains.abilities import MapWriter
+from domains.contract import Domain, Record, Reject, Row
 from domains.geospatial import GEOSPATIAL, BandSpec, Chip, RasterEncoding
 from domains.geospatial.chips import count_chips, identity_of
 from domains.geospatial.reading import scene_of

@@ -12,7 +12,8 @@ from rasterio import Affine
 from rasters_on_disk import BURN_BANDS, PLACE, SPEC, opened, reflectances, write_tiff
 from scenes_to_map import BIOMASS, nothing
 
-from domains.contract import GroundworkError, Resamples, Resampling, Sample
+from domains.abilities import Resamples
+from domains.contract import GroundworkError, Resampling, Sample
 from domains.geospatial import GEOSPATIAL
 from domains.geospatial.maps import write_map
 

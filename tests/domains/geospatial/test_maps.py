@@ -29,7 +29,8 @@ from scenes_to_map import (
     write_scene,
 )
 
-from domains.contract import GroundworkError, MapWriter
+from domains.abilities import MapWriter
+from domains.contract import GroundworkError
 from domains.geospatial import GEOSPATIAL
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.map_layers import PALETTE, layers_of
