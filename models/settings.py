@@ -124,7 +124,10 @@ class TrainingSettings(BaseModel):
     ] = 0
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
-        Field(description="Arithmetic of the matrix products; auto takes bf16 on a GPU that has it"),
+        Field(
+            description="Arithmetic of the matrix products; auto takes bf16 where it is faster: on a GPU "
+            "that has it, and for rasters on a CPU with matrix units"
+        ),
     ] = "auto"
     compile: Annotated[
         bool,

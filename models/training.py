@@ -25,7 +25,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from domains.contract import GroundworkError
 from models.checkpoints import TRAINER_STATE, corrupt, last_checkpoint
-from models.encoder import parameter_count
+from models.encoder import Encoder, parameter_count
 from models.progress import Interrupted, Progress
 from models.settings import TrainingSettings
 
@@ -249,9 +249,7 @@ def train(
     if not settings.learning_rate or not settings.batch_size:
         raise ValueError("whoever knows what learns chooses its learning rate and its batches")
     steps_per_epoch = -(-len(training) // settings.batch_size)
-    bf16 = settings.precision == "bf16" or (
-        settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _gains_from_bf16(model))
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -264,6 +262,7 @@ def train(
         max_grad_norm=1.0,
         seed=settings.seed,
         bf16=bf16,
+        use_cpu=bf16 and not torch.cuda.is_available(),
         torch_compile=settings.compile,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -318,6 +317,16 @@ def train(
         samples_per_second=float(output.metrics["train_samples_per_second"]),
         trainable_parameters=parameter_count(model, trainable_only=True),
         device=str(arguments.device),
+    )
+
+
+def _gains_from_bf16(model: nn.Module) -> bool:
+    """Whether ``model`` learns faster here where its products are in bfloat16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    has_matrix_units = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return has_matrix_units and any(
+        isinstance(part, Encoder) and part.fills_matrix_units for part in model.modules()
     )
 
 

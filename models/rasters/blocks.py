@@ -40,12 +40,26 @@ class VisionBlock(GradientCheckpointingLayer):
         turning, value = mixed.split((2, 1), 2)  # slices would be zeroed and added on the way back
         query, key = turn(turning, rotation).permute(2, 0, 3, 1, 4)
         value = value.squeeze(2).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if bias is None else bias.to(query.dtype)
-        )
+        attended = attend(query, key, value, bias)
         tokens = tokens + self.attention_output(attended.transpose(1, 2).reshape(batch, count, width))
         hidden = F.gelu(self.feed_forward_input(self.feed_forward_norm(tokens)))
         return tokens + self.feed_forward_output(hidden)
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of ``query``, ``key``, ``value`` [B, heads, N, d] with a bias of keys, if there is one.
+
+    On a CPU always in single precision: there, torch's way back through bfloat16 takes ten times as long.
+    """
+    precision = query.dtype
+    if query.device.type != "cpu" or precision == torch.float32:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=None if bias is None else bias.to(precision)
+        )
+    with torch.autocast("cpu", enabled=False):
+        return attend(query.float(), key.float(), value.float(), bias).to(precision)
 
 
 def key_bias(mask: torch.Tensor) -> torch.Tensor | None:
