@@ -19,8 +19,8 @@ def class_table(data: LabelledData, evaluation: Evaluation) -> pd.DataFrame | No
     """A row for each class; None where the answers are no classes of pixels.
 
     Shares are of the labelled test pixels: as mapped, and with the map's errors set right, plus or minus
-    ``REACH`` (95%). The intervals take the groups of the split (blocks, scenes) for a random sample of those
-    that the version will be asked about, since pixels of a chip, and chips of a block, are alike.
+    ``REACH`` (95%). Of the test pixels all is known: the intervals are of the ground that the groups of the
+    split (blocks, scenes) are a random sample of, since pixels of a chip, and chips of a block, are alike.
     """
     results = evaluation.results
     if not isinstance(results, PixelResults) or results.target.kind == "regression":

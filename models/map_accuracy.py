@@ -63,14 +63,15 @@ def estimate_areas(
 
     ``confusions`` [n, classes, classes] are the reference pixels of n records by (truth, answer),
     ``clusters`` int [n] says which records are not independent of one another; ``mapped`` [classes] is the
-    share of each class in the map of the whole area, by default that among the reference pixels. Raises
-    ValueError where a class is mapped of which there is no reference pixel.
+    share of each class in the map of the whole area. Without it the area is what the clusters are a sample
+    of, and its map is known no better than its truth: the estimates are the shares among the reference
+    pixels. Raises ValueError where a class is mapped of which there is no reference pixel.
 
-    The error is that of a ratio estimator over clusters within each mapped class (Cochran 1977, Sampling
-    Techniques, ch. 6 and 9): clusters are taken for a random sample of those that the area consists of, and
-    pixels within one may be as alike as they like. Where each cluster is one pixel, drawn at random within
-    its mapped class, it is eq. 10 of the paper. A mapped class that only one cluster holds leaves the spread
-    between clusters unknown, and so the error of every class that was found there.
+    The error is that of a ratio estimator over clusters, within each mapped class where ``mapped`` is known
+    (Cochran 1977, Sampling Techniques, ch. 6 and 9): clusters are taken for a random sample of those that the
+    area consists of, and pixels within one may be as alike as they like. Where each cluster is one pixel,
+    drawn at random within its mapped class, it is eq. 10 of the paper. A mapped class that only one cluster
+    holds leaves the spread between clusters unknown, and so the error of every class that was found there.
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     counts = np.zeros((int(cluster.max()) + 1, *confusions.shape[1:]))
@@ -82,17 +83,26 @@ def estimate_areas(
         raise ValueError("a class is mapped where no pixel of it was looked at")
     # Share of each truth among what is mapped as a class, [truths, answers].
     truths = np.divide(counts.sum(0), total, out=np.zeros_like(counts[0]), where=total > 0)
-    holding = (by_answer > 0).sum(0)
-    spread = np.divide(holding, holding - 1, out=np.full(len(total), np.nan), where=holding > 1)
-    scale = np.where(weights > 0, weights * np.sqrt(spread) / np.maximum(total, 1), 0)
-    off = counts - truths * by_answer[:, None, :]
-    terms = np.where(truths[None] > 0, off * scale, 0.0)
+    estimated = truths @ weights
+    if mapped is None:
+        pixels = by_answer.sum(1)
+        off = counts.sum(2) - estimated * pixels[:, None]
+        terms = off * np.sqrt(_spread((pixels > 0).sum())) / total.sum()
+    else:
+        scale = np.where(weights > 0, weights * np.sqrt(_spread((by_answer > 0).sum(0))), 0)
+        off = (counts - truths * by_answer[:, None, :]) / np.maximum(total, 1)
+        terms = np.where(truths[None] > 0, off * scale, 0.0).sum(2)
     return AreaEstimate(
         mapped=weights,
-        estimated=truths @ weights,
-        error=np.sqrt((terms.sum(2) ** 2).sum(0)),
+        estimated=estimated,
+        error=np.sqrt((terms**2).sum(0)),
         clusters=len(counts),
     )
+
+
+def _spread(clusters: np.ndarray) -> np.ndarray:
+    """What squares over so many clusters are multiplied by for a variance; NaN where there is but one."""
+    return np.divide(clusters, clusters - 1, out=np.full(clusters.shape, np.nan), where=clusters > 1)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -42,20 +42,25 @@ def test_pixels_alike_within_their_cluster_say_no_more_than_one() -> None:
     assert (taken_apart.error < 0.4 * alone.error).all()
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Clusters of 50 pixels that are alike: drawn from a known world, 95% of the intervals hold its share."""
+@pytest.mark.parametrize(("wrong", "is_mapped"), [(0.15, True), (0.15, False), (0.02, False)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(wrong: float, is_mapped: bool) -> None:
+    """Clusters of 50 pixels that are alike: drawn from a known world, 95% of the intervals hold its share.
+
+    Without a map of the world they do, too, however good the map of the sample is.
+    """
     random = np.random.default_rng(0)
     share, held, clusters = 0.3, 0, 40
     for _ in range(400):
         is_one = random.beta(0.3 * 4, 0.7 * 4, clusters)[:, None] > random.random((clusters, 50))
-        answer = np.where(random.random(is_one.shape) < 0.15, ~is_one, is_one)
+        answer = np.where(random.random(is_one.shape) < wrong, ~is_one, is_one)
         confusions = np.stack(
             [
                 np.bincount(2 * t + a, minlength=4).reshape(2, 2)
                 for t, a in zip(is_one * 1, answer * 1, strict=True)
             ]
         )
-        mapped = np.array([1 - 0.36, 0.36])  # of the world: 0.3 × 0.85 + 0.7 × 0.15
+        ones = share * (1 - wrong) + (1 - share) * wrong  # in the map of the world
+        mapped = np.array([1 - ones, ones]) if is_mapped else None
         found = estimate_areas(confusions, np.arange(clusters), mapped)
         held += abs(found.estimated[1] - share) <= found.reach[1]
     assert 0.91 <= held / 400 <= 0.985
@@ -73,7 +78,8 @@ def test_without_a_map_beyond_the_sample_the_estimate_is_the_reference() -> None
 
 def test_what_one_cluster_alone_holds_has_no_interval() -> None:
     confusions = np.array([[[8, 0, 0], [1, 9, 0], [0, 0, 4]], [[5, 0, 0], [2, 3, 0], [0, 0, 0]]])
-    found = estimate_areas(confusions, np.arange(2))
+    mapped = confusions.sum((0, 1)) / confusions.sum()
+    found = estimate_areas(confusions, np.arange(2), mapped)
     assert np.isfinite(found.error[:2]).all()
     assert np.isnan(found.error[2])
     assert np.isnan(found.reach[2])
