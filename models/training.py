@@ -166,7 +166,7 @@ class _Patience(TrainerCallback):
         self.epochs = epochs
 
     def _is_spent(self, state: Any) -> bool:
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        losses = _validation_losses(state)
         return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.epochs
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -179,6 +179,11 @@ class _Patience(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._is_spent(state):
             control.should_evaluate = control.should_save = False
+
+
+def _validation_losses(state: Any) -> list[float]:
+    """One for each epoch that is over, those before a resumption among them."""
+    return [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
 
 
 @dataclass
@@ -303,7 +308,9 @@ def train(
         if stop.signum is not None:
             raise Interrupted(stop.signum)
     best = trainer.state.best_metric
-    if best is None or not np.isfinite(best):
+    # Weights that went astray after the best epoch are the last ones, too.
+    kept = best if keep_best else next(reversed(_validation_losses(trainer.state)), None)
+    if best is None or kept is None or not np.isfinite([best, kept]).all():
         raise GroundworkError(
             "the validation loss is not a number: lower the learning rate, or look for extreme target values"
         )

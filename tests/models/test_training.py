@@ -164,6 +164,24 @@ def test_a_loss_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_last_weights_that_are_no_numbers_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best epoch was well, and would be kept; a later step has ruined the weights."""
+    forward, steps = Line.forward, iter(range(1000))
+
+    def ruined(model: Line, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        answered = forward(model, x, labels)
+        is_spoilt = model.training and next(steps) % 12 == 7  # of three epochs of four steps, in the second
+        return {"loss": answered["loss"] * (float("nan") if is_spoilt else 1.0)}
+
+    monkeypatch.setattr(Line, "forward", ruined)
+    model, _ = fit(tmp_path / "best")
+    assert model.layer.weight.isfinite().all()
+    with pytest.raises(GroundworkError, match="not a number"):
+        fit(tmp_path / "last", keep_best=False)
+
+
 def test_no_pickled_arguments_are_left(tmp_path: Path) -> None:
     fit(tmp_path)
     assert last_checkpoint(tmp_path) is not None
