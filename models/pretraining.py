@@ -131,7 +131,10 @@ def _head(width: int, size: int) -> nn.Module:
 
 def likeness_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """InfoNCE of views [B, k] that belong together row by row: the mean surprise at whose is whose."""
-    scores = F.normalize(one.float(), dim=1) @ F.normalize(other.float(), dim=1).T / TEMPERATURE
+    # In single precision: to bfloat16 a cosine near 1 is 1, and what it is short of it is all that is learnt.
+    with torch.autocast(one.device.type, enabled=False):
+        ones, others = (F.normalize(views.float(), dim=1) for views in (one, other))
+        scores = ones @ others.T / TEMPERATURE
     whose = torch.arange(len(scores), device=scores.device)
     return (F.cross_entropy(scores, whose) + F.cross_entropy(scores.T, whose)) / 2
 

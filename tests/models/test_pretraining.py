@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import MOLECULES, SPEC, samples_of, small_encoder
 
 from domains.contract import Sample, TargetSpec
-from models.pretraining import OUTLIER, PretrainingModel, unpack_bits
+from models.pretraining import OUTLIER, TEMPERATURE, PretrainingModel, likeness_loss, unpack_bits
 
 REALS = TargetSpec("descriptors", "sample", "reals", 3)
 SMILES = ("CCO", "c1ccccc1", "CC(=O)O", "CCN", "OCC", "CCCCCC")
@@ -133,3 +133,27 @@ def test_to_know_only_how_often_bits_are_set_costs_one() -> None:
     assert model.loss(BITS, nothing, truth).item() == pytest.approx(1, abs=0.01)
     knowing = (unpack_bits(truth, 16) - 0.5) * 8
     assert model.loss(BITS, knowing, truth).item() < 0.1
+
+
+def test_views_are_told_from_those_of_others_both_ways() -> None:
+    one, other = torch.tensor([[3.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    scores = np.array([[1, 0.5**0.5], [0, 0.5**0.5]]) / TEMPERATURE
+    chances = [np.exp(scores) / np.exp(scores).sum(axis, keepdims=True) for axis in (0, 1)]
+    expected = -np.mean([np.log(np.diag(chance)) for chance in chances])
+    assert likeness_loss(one, other).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_views_that_are_nearly_alike_are_told_apart_in_any_precision() -> None:
+    chance = torch.Generator().manual_seed(0)
+    one = torch.randn(64, 128, generator=chance)
+    other = one + 0.3 * torch.randn(64, 128, generator=chance)
+    gradients = []
+    for is_rough in (False, True):
+        asked = one.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rough):
+            loss = likeness_loss(asked, other)
+        loss.backward()
+        assert asked.grad is not None
+        gradients.append(asked.grad)
+    exact, rough = gradients
+    assert (rough - exact).norm() < 1e-3 * exact.norm()
