@@ -14,10 +14,11 @@ from domains.geospatial.bands import BandSpec
 WINDOWS = {
     "green": (525.0, 600.0),
     "red": (620.0, 690.0),
-    "near infrared": (770.0, 900.0),
+    "near infrared": (790.0, 900.0),
     "shortwave infrared 2": (2080.0, 2300.0),
 }
-"""Nanometres within which the centre of a band lies: those of Sentinel-2, Landsat, HLS, MODIS and NAIP do."""
+"""Nanometres within which the centre of a band lies: those of Sentinel-2, Landsat, HLS, MODIS and NAIP do.
+The last red edge of Sentinel-2 (B7, at 783) does not."""
 
 RATIOS = {
     "NBR": ("near infrared", "shortwave infrared 2"),

@@ -11,6 +11,7 @@ from domains.geospatial.chips import USUAL_RANGE, Chip
 from domains.geospatial.floors import image_of, image_statistics, pixel_features, raster_floors
 from domains.geospatial.indices import indices_of
 from domains.geospatial.random_features import FILTERS, random_convolutions
+from domains.geospatial.sensors import SENTINEL_2
 
 
 def record(pixels: np.ndarray) -> Record:
@@ -59,6 +60,12 @@ def test_bands_of_two_units_have_no_ratio() -> None:
     assert indices_of([NIR, optical("B12", 2190, "display byte")]) == []
     [index] = indices_of([optical("B8", 842, "display byte"), SWIR, NIR])
     assert (index.name, index.first, index.second) == ("NBR", 2, 1)
+
+
+def test_the_red_edge_is_not_taken_for_near_infrared() -> None:
+    bands = tuple(SENTINEL_2.values())
+    pairs = {index.name: (bands[index.first].name, bands[index.second].name) for index in indices_of(bands)}
+    assert pairs == {"NBR": ("B8", "B12"), "NDVI": ("B8", "B4"), "NDWI": ("B3", "B8")}
 
 
 def test_an_index_is_that_of_each_pixel() -> None:
