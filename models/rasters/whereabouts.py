@@ -7,7 +7,7 @@ from torch import nn
 
 MOST_DATES = 16
 OCTAVES = 6
-"""Waves over the diameter of the Earth: 1, 2, 4 ... of them; the shortest is about 400 km."""
+"""Halves of waves over the diameter of the Earth: 1, 2, 4 ... of them; the shortest wave is about 800 km."""
 HARMONICS = 2
 """Of the year."""
 FORGOTTEN = 0.5
