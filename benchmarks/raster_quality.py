@@ -209,7 +209,7 @@ def table(lines: Sequence[Line]) -> dict[str, Any]:
         rows = found.setdefault(line["labels"] if line["set"] == "eurosat" else "all", {})
         rows.setdefault(line["model"], []).append((line["value"], line["seconds"]))
         for name, figures in line["floors"].items():
-            rows.setdefault(name, []).append((next(iter(figures.values())), 0.0))
+            rows.setdefault(name, []).append((figures[METRICS[line["set"]][0]], 0.0))
     return {
         "labels": {
             labels: {model: _summary(values) for model, values in rows.items()}

@@ -81,7 +81,7 @@ def test_each_fire_is_tested_on_once() -> None:
 def test_lines_become_means_with_intervals() -> None:
     lines = [
         {"set": "burn_scars", "labels": f"fold {fold}", "model": model, "value": value, "seconds": 10.0,
-         "floors": {"forest": {"miou": 0.5}}}
+         "floors": {"forest": {"iou_1": 0.3, "miou": 0.5}}}
         for model, values in (("ours", (0.6, 0.8)), ("from_scratch", (0.5, 0.5)))
         for fold, value in enumerate(values)
     ]  # fmt: skip
