@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
+from scipy.stats import t as student
 
 from benchmarks.ledger import ROOT, arguments, measured
 from benchmarks.state import measuring_home
@@ -51,8 +52,8 @@ HELD_OUT = 10
 """One of so many chips is for testing alone."""
 FOLDS = 5
 METRICS = {"eurosat": ("accuracy",), "burn_scars": ("miou", "iou_1")}
-CERTAIN = 1.96
-"""Standard errors on either side of a mean: 95% of a normal distribution."""
+LEVEL = 0.95
+"""Of the intervals of means, by Student's t: seeds and folds are few."""
 FLOW = ("evaluation", "finetune", "labelled", "stacking", "starting_point", "tune", "tuning_plan")
 CODE = (
     *("models", "domains/geospatial", "domains/splits.py", "domains/marks.py"),
@@ -204,25 +205,29 @@ def _logged(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
 
 def table(lines: Sequence[Line]) -> dict[str, Any]:
     """By labels and model: the mean, half of its 95% interval over seeds or folds, and the seconds."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, dict[Any, tuple[float, float]]]] = {}
     for line in lines:
         rows = found.setdefault(line["labels"] if line["set"] == "eurosat" else "all", {})
-        rows.setdefault(line["model"], []).append((line["value"], line["seconds"]))
+        drawn = line["labels"], line["seed"]
+        rows.setdefault(line["model"], {})[drawn] = line["value"], line["seconds"]
+        # The same floors stand in the lines of every model of a draw: they are counted once.
         for name, figures in line["floors"].items():
-            rows.setdefault(name, []).append((figures[METRICS[line["set"]][0]], 0.0))
+            rows.setdefault(name, {})[drawn] = figures[METRICS[line["set"]][0]], 0.0
     return {
         "labels": {
-            labels: {model: _summary(values) for model, values in rows.items()}
+            labels: {model: _summary(list(values.values())) for model, values in rows.items()}
             for labels, rows in found.items()
         }
     }
 
 
 def _summary(values: Sequence[tuple[float, float]]) -> dict[str, float]:
-    figures = np.array([value for value, _ in values])
-    error = figures.std(ddof=1) / len(figures) ** 0.5 if len(figures) > 1 else float("nan")
+    figures, count = np.array([value for value, _ in values]), len(values)
     summary = {"mean": round(float(figures.mean()), 4), "seconds": round(sum(took for _, took in values))}
-    return summary if np.isnan(error) else {**summary, "interval": round(CERTAIN * float(error), 4)}
+    if count < 2:
+        return summary
+    reach = student.ppf((1 + LEVEL) / 2, count - 1) * figures.std(ddof=1) / count**0.5
+    return {**summary, "interval": round(float(reach), 4)}
 
 
 # --------------------------------------------------------------------------------------------- EuroSAT
