@@ -106,6 +106,8 @@ class Cell:
 
 
 def _line(cell: Cell, home: Home, scratch: Path, options: argparse.Namespace) -> Line:
+    import torch
+
     from models.shipped import read_card, shipped_for
 
     shipped = shipped_for("geospatial") if not cell.model.startswith("from_scratch") else None
@@ -115,7 +117,7 @@ def _line(cell: Cell, home: Home, scratch: Path, options: argparse.Namespace) ->
         code=CODE,
         data=cell.digest,
         seed=cell.seed,
-        device="cpu",
+        device="cuda" if torch.cuda.is_available() else "cpu",
         options={
             "set": cell.set,
             "model": cell.model,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import raster_quality
@@ -76,6 +79,23 @@ def test_each_fire_is_tested_on_once() -> None:
     tested = Counter(fire for fold in folds for fire, side in fold.items() if side == "test")
     assert tested == dict.fromkeys(fires, 1)
     assert all({"train", "val", "test"} == set(fold.values()) for fold in folds)
+
+
+@pytest.mark.parametrize(("has_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_cell_says_what_it_was_measured_on(
+    has_gpu: bool, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def measured(name: str, **key: Any) -> dict[str, Any]:
+        told.update(key)
+        return dict.fromkeys(("value", "seconds", "steps", "floors"))
+
+    monkeypatch.setattr(raster_quality, "measured", measured)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    cell = raster_quality.Cell("eurosat", "from_scratch", 0, "10", "digest", lambda path: path, {})
+    raster_quality._line(cell, Home(tmp_path), tmp_path, Namespace(again=False))
+    assert told["device"] == device
 
 
 def test_lines_become_means_with_intervals() -> None:
