@@ -54,10 +54,20 @@ FOLDS = 5
 METRICS = {"eurosat": ("accuracy",), "burn_scars": ("miou", "iou_1")}
 LEVEL = 0.95
 """Of the intervals of means, by Student's t: seeds and folds are few."""
-FLOW = ("evaluation", "finetune", "labelled", "stacking", "starting_point", "tune", "tuning_plan")
+FLOW = (
+    "evaluation",
+    "finetune",
+    "labelled",
+    "stacking",
+    "starting_point",
+    "tune",
+    "tuning_plan",
+    "yardstick",
+)
 CODE = (
     *("models", "domains/geospatial", "domains/splits.py", "domains/marks.py"),
     *(f"flows/{name}.py" for name in FLOW),
+    "benchmarks/raster_quality.py",
 )
 
 Line = Mapping[str, Any]
@@ -155,7 +165,10 @@ def tuned(cell: Cell, home: Home, scratch: Path) -> dict[str, Any]:
 
 
 def nearest(cell: Cell, home: Home, scratch: Path) -> dict[str, Any]:
-    """Which class the nearest chips are of, in the embeddings of a foundation or of an untrained encoder."""
+    """Which class the nearest chips are of, in the embeddings of a foundation or of an untrained encoder.
+
+    There is nothing to choose, so that they are of all labelled chips, also of those that others choose by.
+    """
     import torch
 
     from domains.contract import Record, Sample
@@ -299,7 +312,8 @@ def burn_cells(options: argparse.Namespace) -> Iterator[Cell]:
     folder = DATA / "burn_scars"
     before = "images_before" if options.pairs else "images"
     fires = sorted(path.name for path in (folder / before).glob("*.tif") if _has_reflectance(path))
-    digest = digest_of([digest_of_file(folder / "images" / fire) for fire in fires])
+    parts = (before, "images", "masks")
+    digest = digest_of([digest_of_file(folder / part / fire) for fire in fires for part in parts])
     told = {"task": "change"} if options.pairs else {}
     for fold in options.folds:
         sides = fold_of(fires, fold)

@@ -133,7 +133,7 @@ def _trained(
         report=report,
         patience=plan.patience,
         rates=None if plan.layer_decay == 1 else layer_rates(model, plan.layer_decay),
-        keep_best=plan.patience is not None,
+        keeps=plan.keeps,
     )
 
 

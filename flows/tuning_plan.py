@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from domains.contract import TargetLevel
-from models.settings import Mode, TrainingSettings, TuningSettings
+from models.settings import Kept, Mode, TrainingSettings, TuningSettings
 
 BATCH = 32
 """Records of a step."""
@@ -34,7 +34,9 @@ class TuningPlan:
     layer_decay: float
     """Learning rate of a layer of the encoder, as a share of that of the layer above it."""
     patience: int | None
-    """Epochs without a better validation loss before stopping; None keeps the weights of the last epoch."""
+    """Epochs without a better validation loss before stopping, if it stops early."""
+    keeps: Kept
+    """Of which epoch the weights are kept: of the best validation loss, or the last."""
 
     @property
     def parameters(self) -> dict[str, float | str]:
@@ -45,7 +47,7 @@ class TuningPlan:
             "chosen_batch_size": training.batch_size,
             "chosen_learning_rate": training.learning_rate,
             "chosen_layer_decay": self.layer_decay,
-            "chosen_weights": "last" if self.patience is None else "best",
+            "chosen_weights": self.keeps,
         }
 
 
@@ -73,7 +75,7 @@ def plan_tuning(
     by_layer = every_weight and has_foundation and level == "pixel"
     rate = RATE_OF_PIXELS if by_layer else LEARNING_RATES[tuning.mode]
     decay = tuning.layer_decay or (DECAY_OF_PIXELS if by_layer else 1.0)
-    asks_for_length = bool(training.epochs or tuning.patience)
+    keeps: Kept = "last" if by_layer and not (training.epochs or tuning.patience) else "best"
     chosen = {
         "epochs": training.epochs or suiting,
         "batch_size": batch,
@@ -83,7 +85,8 @@ def plan_tuning(
     return TuningPlan(
         training.model_copy(update=chosen),
         decay if every_weight else 1.0,
-        None if by_layer and not asks_for_length else tuning.patience or PATIENCE,
+        patience=None if keeps == "last" else tuning.patience or PATIENCE,
+        keeps=keeps,
     )
 
 

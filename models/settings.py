@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field
 
 Mode = Literal["probe", "lora", "full", "ensemble"]
 
+Kept = Literal["best", "last"]
+"""Of which epoch a training leaves the weights: that of the best validation loss, or the last."""
+
 Size = Literal["tiny", "small", "base"]
 """Presets of an encoder; ``tiny`` is the one for laptops."""
 

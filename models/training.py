@@ -27,7 +27,7 @@ from domains.contract import GroundworkError
 from models.checkpoints import TRAINER_STATE, corrupt, last_checkpoint
 from models.encoder import Encoder, parameter_count
 from models.progress import Interrupted, Progress
-from models.settings import TrainingSettings
+from models.settings import Kept, TrainingSettings
 
 logger = logging.getLogger("groundwork.training")
 
@@ -239,9 +239,9 @@ def train(
     report: Callable[[Progress], None],
     patience: int | None = None,
     rates: Mapping[str, float] | None = None,
-    keep_best: bool = True,
+    keeps: Kept = "best",
 ) -> TrainingResult:
-    """Train ``model`` in place and leave it with the weights of its best validation loss, or else its last.
+    """Train ``model`` in place and leave it with the weights of its best validation loss, or its last.
 
     ``training`` and ``validation`` hold items that ``collate`` turns into the model's keyword
     arguments; the model returns ``{"loss": scalar}``. ``lengths`` are the tokens of each training
@@ -272,7 +272,7 @@ def train(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=keep_best,
+        load_best_model_at_end=keeps == "best",
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=max(1, min(20, steps_per_epoch // 4)),
@@ -309,7 +309,7 @@ def train(
             raise Interrupted(stop.signum)
     best = trainer.state.best_metric
     # Weights that went astray after the best epoch are the last ones, too.
-    kept = best if keep_best else next(reversed(_validation_losses(trainer.state)), None)
+    kept = best if keeps == "best" else next(reversed(_validation_losses(trainer.state)), None)
     if best is None or kept is None or not np.isfinite([best, kept]).all():
         raise GroundworkError(
             "the validation loss is not a number: lower the learning rate, or look for extreme target values"

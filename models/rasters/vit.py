@@ -301,8 +301,10 @@ class RasterViT(Encoder):
                 asked = self.decoder.trace(patches, tokens, hidden, self.patch)
             elif target.name == "band":
                 asked = self.decoder.sum_up(self.reader, patches, pooled)
-            else:
+            elif target.name == "words":
                 asked = self.decoder.spell(self.reader, patches, pooled)
+            else:
+                raise ValueError(f"no raster says what {target.name!r} is")
             features[target.name], truths[target.name] = asked
         return Masked(
             features, truths, (pooled, self._other_view(batch, ratio, generator)) if views else None

@@ -136,7 +136,7 @@ def test_it_ends_with_the_best_weights_not_the_last(tmp_path: Path) -> None:
         assert model(**collate(POINTS))["loss"].item() == pytest.approx(min(losses), rel=1e-4)
     assert result.best_loss == pytest.approx(min(losses))
 
-    last, result = fit(tmp_path, settings=settings, keep_best=False)
+    last, result = fit(tmp_path, settings=settings, keeps="last")
     with torch.no_grad():
         assert last(**collate(POINTS))["loss"].item() == pytest.approx(losses[-1], rel=1e-4)
     assert result.best_loss == pytest.approx(min(losses))  # told all the same
@@ -179,7 +179,7 @@ def test_last_weights_that_are_no_numbers_are_an_error(
     model, _ = fit(tmp_path / "best")
     assert model.layer.weight.isfinite().all()
     with pytest.raises(GroundworkError, match="not a number"):
-        fit(tmp_path / "last", keep_best=False)
+        fit(tmp_path / "last", keeps="last")
 
 
 def test_no_pickled_arguments_are_left(tmp_path: Path) -> None:
