@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import rasterio
 
-from domains.contract import Row, Source, Target
+from domains.contract import GroundworkError, Row, Source, Target
 from domains.geospatial import BandSpec, ChipReference, RasterEncoding, Scene
 from domains.geospatial.blending import tile_starts
 from domains.geospatial.maps import Predict, write_map
@@ -45,7 +45,7 @@ def seam_figures(source: Source, target: Target, predict: Predict) -> dict[str, 
     """``seam_ratio`` of the map of one scene, with both shares, and ``shares`` of the classes.
 
     ``predict`` is as in ``domains.abilities.MapWriter``. Pixels that the border of the scene can reach are
-    left out: there the shifted scene has less around it.
+    left out: there the shifted scene has less around it. Raises GroundworkError where no pixel is left.
     """
     scene, chip = scene_of(source), cast(RasterEncoding, source.encoding).chip
     shift = chip // 2
@@ -58,6 +58,12 @@ def seam_figures(source: Source, target: Target, predict: Predict) -> dict[str, 
     near = _near_edges(moved.shape[0], chip, shift)[:, None] | _near_edges(moved.shape[1], chip, shift)
     inner = np.zeros(moved.shape, bool)
     inner[chip:-chip, chip:-chip] = True
+    if not (inner & near).any() or not (inner & ~near).any():
+        raise GroundworkError(
+            f"no pixel of {scene.name} tells seams from what lies between them: with tiles of {chip} pixels "
+            f"all are within {NEAR} of an edge, or so near to the border that it reaches them. Take a larger "
+            "scene, and a model of chips of 128 pixels or more"
+        )
     differs = still != moved
     at_seams, elsewhere = differs[inner & near].mean(), differs[inner & ~near].mean()
     ratio = at_seams / elsewhere if elsewhere else (0.0 if not at_seams else np.inf)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from rasterio.transform import from_origin
 
 from benchmarks.seams import seam_figures
-from domains.contract import Row, Sample, Source, Target
+from domains.contract import GroundworkError, Row, Sample, Source, Target
 from domains.geospatial import BandSpec, ChipReference, RasterEncoding, Scene
 
 CHIP = 128
@@ -62,3 +63,9 @@ def test_what_tiles_do_at_their_edges_shows_and_noise_everywhere_does_not(tmp_pa
     source = source_of(tmp_path / "scene.tif")
     assert seam_figures(source, BURNT, edges)["seam_ratio"] > 1.5
     assert 0.8 < seam_figures(source, BURNT, everywhere)["seam_ratio"] < 1.25
+
+
+def test_a_scene_without_a_pixel_between_its_seams_is_refused(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "scene.tif", side=300)
+    with pytest.raises(GroundworkError, match="Take a larger scene"):
+        seam_figures(source, BURNT, lambda samples: pixels_of(samples).reshape(-1, CHIP**2, 1))
