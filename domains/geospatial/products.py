@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from domains.geospatial.sensors import SENSORS
+
 
 @dataclass(frozen=True)
 class Product:
@@ -64,7 +66,11 @@ def band_file(name: str, product: Product) -> BandFile:
     found = re.search(r"_(?:(?:SR_)?(B[1-7])|(QA_PIXEL))$", stem)
     if not found:
         return BandFile()
-    return BandFile(quality="QA_PIXEL") if found.group(2) else BandFile(found.group(1))
+    if found.group(2):
+        return BandFile(quality="QA_PIXEL")
+    # B6 of Landsat 5 and 7 is a temperature, and lies beside the reflectances in every product.
+    known = SENSORS.get(product.sensor)
+    return BandFile(found.group(1)) if known and found.group(1) in known.bands else BandFile()
 
 
 # ---------------------------------------------------------------------------------------------- names

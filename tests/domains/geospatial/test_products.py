@@ -117,6 +117,24 @@ def test_landsat_surface_reflectance_is_scaled_as_its_guide_says(tmp_path: Path)
     assert np.isnan(pixels[:, :, 30:]).all()
 
 
+@pytest.mark.parametrize(
+    "name", ["LT05_L2SP_192027_20010801_20200917_02_T1", "LE07_L2SP_192027_20010801_20200917_02_T1"]
+)
+def test_the_temperature_in_a_product_of_landsat_5_or_7_is_no_reflectance(tmp_path: Path, name: str) -> None:
+    for band in ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7", "ST_B6"):
+        layer(tmp_path / name / f"{name}_{band}.tif", 14_545, 40, 30)
+    source = GEOSPATIAL.open(tmp_path / name, SPEC)
+    assert [band.name for band in scene_of(source).bands] == ["B1", "B2", "B3", "B4", "B5", "B7"]
+    assert f"({name}_ST_B6.tif): left alone" in source.remarks[0]
+
+
+def test_a_product_of_a_sensor_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    name = "LT04_L2SP_192027_19890801_20200917_02_T1"
+    layer(tmp_path / name / f"{name}_SR_B4.tif", 14_545, 40, 30)
+    with pytest.raises(GroundworkError, match="neither the file nor a bands"):
+        GEOSPATIAL.open(tmp_path / name, SPEC)
+
+
 def test_landsat_level_1_is_not_taken_for_reflectance(tmp_path: Path) -> None:
     name = "LE07_L1TP_192027_20010801_20200917_02_T1"
     layer(tmp_path / name / f"{name}_B4.tif", 90, 40, 30, "uint8")
@@ -182,6 +200,7 @@ def test_several_products_of_a_folder_are_as_many_scenes(tmp_path: Path) -> None
         ("S2A_MSIL1C_20160101T101609_N0201_R065_T32TQM_20160101T131711.SAFE/T_B01.jp2", "sentinel-2", "B1"),
         (f"{LANDSAT}/{LANDSAT}_SR_B5.TIF", "landsat-9", "B5"),
         ("LT05_L2SP_192027_20010801_20200917_02_T1_SR_B7.TIF", "landsat-5", "B7"),
+        ("LT05_L1TP_192027_20010801_20200917_02_T1_B6.TIF", "landsat-5", ""),
         (f"{HLS}.B11.tif", "hls", "SWIR_1"),
         (f"{LANDSAT}/{LANDSAT}_SR_QA_AEROSOL.TIF", "landsat-9", ""),
         (f"{HLS}.B06.tif", "hls", ""),
