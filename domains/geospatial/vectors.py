@@ -74,7 +74,11 @@ def _of_geojson(data: bytes) -> Features:
         features = told["features"] if told["type"] == "FeatureCollection" else [told]
         if any("assets" in feature for feature in features):
             raise GroundworkError("it lists STAC items, not labels: name it by itself to read its scenes")
-        placed = [feature for feature in features if feature.get("geometry")]
+        placed = [
+            feature
+            for feature in features
+            if feature.get("geometry") and _holds_a_number(feature["geometry"]["coordinates"])
+        ]
         geometries = [{key: each["geometry"][key] for key in ("type", "coordinates")} for each in placed]
         properties = [
             {str(name): _text(value) for name, value in (each.get("properties") or {}).items()}
@@ -90,6 +94,13 @@ def _of_geojson(data: bytes) -> Features:
             "latitude: save it as EPSG:4326"
         )
     return Features(_crs(str(named) or LONGITUDE_LATITUDE).to_wkt(), geometries, properties)
+
+
+def _holds_a_number(coordinates: Any) -> bool:
+    """Whether a geometry has any corner: programs write empty ones, too."""
+    if isinstance(coordinates, list | tuple):
+        return any(map(_holds_a_number, coordinates))
+    return bool(coordinates == coordinates)  # an empty point of a GeoPackage is NaN
 
 
 def _is_in_degrees(coordinates: Any) -> bool:
@@ -183,9 +194,10 @@ def _geometry(blob: Any) -> Mapping[str, Any] | None:
             raise ValueError(f"magic {magic!r}")
         if flags & 0b10000:
             return None
-        return _Wkb(blob, 8 + ENVELOPES[flags >> 1 & 0b111]).geometry()
+        geometry = _Wkb(blob, 8 + ENVELOPES[flags >> 1 & 0b111]).geometry()
     except (TypeError, ValueError, IndexError, struct.error) as error:
         raise GroundworkError(f"a geometry in it is damaged: {error}") from error
+    return geometry if _holds_a_number(geometry["coordinates"]) else None
 
 
 class _Wkb:

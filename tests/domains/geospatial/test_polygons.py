@@ -140,6 +140,28 @@ def test_holes_and_several_parts_are_drawn(tmp_path: Path) -> None:
     assert labels.sum() == 20 * 30 - 16
 
 
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg"])
+@pytest.mark.parametrize(
+    "empty",
+    [
+        {"type": "Polygon", "coordinates": []},
+        {"type": "Polygon", "coordinates": [[]]},
+        {"type": "MultiPolygon", "coordinates": []},
+        {"type": "MultiPolygon", "coordinates": [[[]]]},
+    ],
+    ids=str,
+)
+def test_an_empty_geometry_is_none(tmp_path: Path, empty: Any, suffix: str) -> None:
+    scene(tmp_path)
+    features = [(empty, {"class": "a"}), (FOREST, {"class": "forest"}), (LAKE, {"class": "lake"})]
+    if suffix == ".gpkg":
+        write_geopackage(tmp_path / "labels.gpkg", features)
+    else:
+        shapes = [(in_degrees(shape, UTM) if shape is not empty else shape, said) for shape, said in features]
+        write_geojson(tmp_path / "labels.geojson", shapes)
+    np.testing.assert_array_equal(drawn(opened(tmp_path)), expected())
+
+
 def test_polygons_across_the_date_line_lie_on_the_scene(tmp_path: Path) -> None:
     place = from_origin(800_000, 20_000, 100, 100)  # 180° east is near 834,000 in UTM zone 60 at the equator
     scene(tmp_path, crs="EPSG:32660", transform=from_origin(832_000, 20_000, 100, 100))
