@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
+from pyproj import Transformer
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.warp import transform as convert
 from rasterio.warp import transform_bounds
@@ -38,7 +40,7 @@ class Points:
             return
         x, y = self.places.T
         if self.crs and scene.crs:
-            x, y = map(np.array, convert(self.crs, parsed_crs(scene.crs), x, y))
+            x, y = _converted(self.crs, scene.crs, x, y)
         a, b, c, d, e, f = scene.transform
         columns, rows = np.linalg.solve(np.array([[a, b], [d, e]]), np.array([x - c, y - f]))
         inside = (rows >= 0) & (rows < scene.height) & (columns >= 0) & (columns < scene.width)
@@ -76,6 +78,15 @@ class Points:
             f"{name} {low:.7g}" + (f" to {high:.7g}" if high != low else "")
             for name, low, high in zip(names, (left, bottom), (right, top), strict=True)
         )
+
+
+def _converted(crs: str, wanted: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in another system, not finite where it does not reach: a zone of UTM ends somewhere."""
+    try:
+        found = convert(crs, parsed_crs(wanted), x, y)
+    except CPLE_BaseError:  # GDAL gives none of them where one is beyond
+        found = Transformer.from_crs(crs, wanted, always_xy=True).transform(x, y)
+    return np.array(found[0]), np.array(found[1])
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,15 @@ def test_a_point_on_several_scenes_labels_a_chip_of_each(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
+def test_points_that_the_system_of_a_scene_does_not_reach_are_on_none(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS)
+    (tmp_path / "labels.csv").write_text("lon,lat,label\n9.001,45.15,here\n-81,0,there\n189,-45,yonder\n")
+    (record,), rejects = read_all(opened(tmp_path))
+    assert record.fields["label"] == "here"
+    assert [reject.original for reject in rejects] == ["-81, 0", "189, -45"]
+    assert all("is on none of the scenes, which lie at longitude 9 to" in each.reason for each in rejects)
+
+
 def test_coordinates_of_no_known_system_are_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS)
     write_tiff(tmp_path / "b.tif", reflectances(), BURN_BANDS, crs="EPSG:32633")
