@@ -137,7 +137,9 @@ class Inspector:
             names = step_names(entry.image.path)
         for step, name in enumerate(names):
             label = f"{entry.image.name} {name}".strip()
-            yield Entry(File(label, f"{CUBE}{step}:{entry.image.path}"), class_name=entry.class_name)
+            # A file is often named by its dates, too: the step is the one that counts.
+            image = File(label, f"{CUBE}{step}:{entry.image.path}", time_of_name(name))
+            yield Entry(image, class_name=entry.class_name)
 
     def _scene(self, entry: Entry) -> tuple[Scene, str]:
         """The scene, and what its numbers cannot be."""

@@ -168,6 +168,12 @@ def test_times_that_no_calendar_of_ours_has_only_name_the_scenes(
     assert {record.value.scene for record in records} == {"a.nc 0", "a.nc 30", "a.nc 60"}
 
 
+@pytest.mark.parametrize("name", ["cube", "2024-06-01", "S2_20240101_20241231", "2019"])
+def test_the_time_of_a_step_is_that_of_its_scene(tmp_path: Path, name: str) -> None:
+    records, _ = read_all(GEOSPATIAL.open(saved(cube(), tmp_path / f"{name}.nc"), SPEC))
+    assert {record.value.times for record in records} == {(f"2024-06-0{day}T00:00:00",) for day in (1, 2, 3)}
+
+
 def test_rows_that_go_north_lie_where_they_lie(tmp_path: Path) -> None:
     ascending = cube().isel(time=0, y=slice(None, None, -1))
     source = GEOSPATIAL.open(saved(ascending, tmp_path / "a.nc"), SPEC)
