@@ -135,6 +135,8 @@ class Inspector:
             raise GroundworkError("a cube is read from a folder of its own, without masks: unpack it")
         with explained(entry.image.name):
             names = step_names(entry.image.path)
+            if not names:
+                raise GroundworkError("its axis of time is empty: write it with at least one step")
         for step, name in enumerate(names):
             label = f"{entry.image.name} {name}".strip()
             # A file is often named by its dates, too: the step is the one that counts.

@@ -147,6 +147,7 @@ def without_crs(dataset: xr.Dataset) -> xr.Dataset:
         (lambda cube: xr.Dataset(), "it has none outside of groups"),
         (lambda cube: cube.expand_dims(member=[1, 2]), "dimensions member, time beside y, x"),
         (lambda cube: cube.rename(x="i", y="j"), "no two dimensions that span a map"),
+        (lambda cube: cube.isel(time=slice(0, 0)), "its axis of time is empty"),
         (lambda cube: cube.rename(B8A="swir"), "neither the file nor a bands.yaml says which bands"),
     ],
 )
