@@ -22,6 +22,8 @@ WGS_84 = "EPSG:4326"
 EAST = frozenset(("degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"))
 NORTH = frozenset(("degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"))
 """Units by which longitudes and latitudes are told (CF conventions 1.11, sections 4.1 and 4.2)."""
+KILOMETRES = frozenset(("km", "kilometre", "kilometres", "kilometer", "kilometers"))
+RADIANS = frozenset(("rad", "radian", "radians", "microradian", "microradians", "urad"))
 UNEVEN = 0.01
 """Share of a pixel by which the coordinates of an even grid may be off."""
 
@@ -102,8 +104,21 @@ def _grid(dataset: xr.Dataset) -> _Grid:
     has_place = crs is not None and x in dataset.coords and y in dataset.coords
     if not has_place or min(dataset.sizes[x], dataset.sizes[y]) < 2:
         return _Grid(x, y, "", IDENTITY)
-    transform = tuple(float(number) for number in dataset.rio.transform(recalc=True))[:6]
-    return _Grid(x, y, crs.to_wkt(), transform)
+    a, b, c, d, e, f = tuple(dataset.rio.transform(recalc=True))[:6]
+    across, up = _in_units_of(crs, dataset[x]), _in_units_of(crs, dataset[y])
+    transform = (a * across, b * across, c * across, d * up, e * up, f * up)
+    return _Grid(x, y, crs.to_wkt(), tuple(map(float, transform)))
+
+
+def _in_units_of(crs: CRS, coordinate: xr.DataArray) -> float:
+    """What a coordinate is multiplied by to count as its CRS does: some count kilometres."""
+    unit = str(coordinate.attrs.get("units", "")).strip().lower()
+    if unit in RADIANS:
+        raise GroundworkError(
+            f"its coordinate {coordinate.name} counts {unit}, which its CRS does not: write it as metres or "
+            "degrees; of a geostationary satellite, multiply it by the height in its grid mapping"
+        )
+    return 1000 / float(crs.linear_units_factor[1]) if unit in KILOMETRES and crs.is_projected else 1.0
 
 
 def _axis(dataset: xr.Dataset, units: frozenset[str]) -> str:

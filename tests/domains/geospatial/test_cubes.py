@@ -196,6 +196,23 @@ def test_longitudes_and_latitudes_are_a_location_by_their_units(tmp_path: Path) 
     assert chip.transform == pytest.approx((0.0002, 0, 9.9999, 0, -0.0002, 50.0001))
 
 
+def test_coordinates_in_kilometres_lie_where_they_lie(tmp_path: Path) -> None:
+    metres = cube().isel(time=0)
+    dataset = metres.assign_coords(x=metres.x / 1000, y=metres.y / 1000)
+    dataset.x.attrs["units"] = dataset.y.attrs["units"] = "km"
+    source = GEOSPATIAL.open(saved(dataset, tmp_path / "a.nc"), SPEC)
+    assert source.encoding.bands[0].gsd == 20  # type: ignore[attr-defined]
+    assert scene_of(source).transform == pytest.approx((20, 0, 499_990, 0, -20, 5_000_010))
+
+
+def test_coordinates_in_radians_are_refused(tmp_path: Path) -> None:
+    dataset = cube().rio.write_crs("+proj=geos +h=35786023 +lon_0=-75 +sweep=x")
+    dataset = dataset.assign_coords(x=5.6e-5 * np.arange(COLUMNS), y=-5.6e-5 * np.arange(ROWS))
+    dataset.x.attrs["units"] = dataset.y.attrs["units"] = "rad"
+    with pytest.raises(GroundworkError, match="its coordinate x counts rad, which its CRS does not"):
+        GEOSPATIAL.open(saved(dataset, tmp_path / "a.nc"), SPEC)
+
+
 @pytest.mark.parametrize(
     "limits",
     [
