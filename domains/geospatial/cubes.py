@@ -133,7 +133,11 @@ def _refuse_uneven(dimension: str, values: np.ndarray) -> None:
             f"its coordinate {dimension} is not made of numbers: write it as metres or degrees"
         )
     steps = np.diff(values.astype(np.float64))
-    if steps.size and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
+    if not steps.size:
+        return
+    # Short floats cannot say far places to a hundredth of a pixel, however even these are.
+    rounding = float(np.spacing(np.abs(values).max())) if values.dtype.kind == "f" else 0.0
+    if np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()) + rounding:
         raise GroundworkError(f"its coordinate {dimension} is not evenly spaced: resample it to a grid")
 
 

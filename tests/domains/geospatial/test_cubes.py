@@ -196,6 +196,19 @@ def test_longitudes_and_latitudes_are_a_location_by_their_units(tmp_path: Path) 
     assert chip.transform == pytest.approx((0.0002, 0, 9.9999, 0, -0.0002, 50.0001))
 
 
+def test_coordinates_in_short_floats_are_as_even_as_these_can_be(tmp_path: Path) -> None:
+    degrees = without_crs(cube()).rename(x="lon", y="lat")
+    east, north = 100 + 0.0001 * np.arange(COLUMNS), 50 - 0.0001 * np.arange(ROWS)
+    degrees = degrees.assign_coords(lon=east.astype(np.float32), lat=north.astype(np.float32))
+    degrees.lon.attrs["units"], degrees.lat.attrs["units"] = "degrees_east", "degrees_north"
+    scene, *_ = read_all(GEOSPATIAL.open(saved(degrees, tmp_path / "a.nc"), SPEC))[0]
+    assert scene.value.transform == pytest.approx((0.0001, 0, 99.99995, 0, -0.0001, 50.00005), rel=1e-2)
+    skipped = degrees.assign_coords(lon=np.where(np.arange(COLUMNS) < 9, east, east + 1e-4).astype("f4"))
+    skipped.lon.attrs["units"] = "degrees_east"
+    with pytest.raises(GroundworkError, match="lon is not evenly spaced"):
+        GEOSPATIAL.open(saved(skipped, tmp_path / "b.nc"), SPEC)
+
+
 def test_coordinates_in_kilometres_lie_where_they_lie(tmp_path: Path) -> None:
     metres = cube().isel(time=0)
     dataset = metres.assign_coords(x=metres.x / 1000, y=metres.y / 1000)
