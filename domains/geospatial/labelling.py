@@ -42,6 +42,9 @@ class Points:
         if self.crs and scene.crs:
             x, y = _converted(self.crs, scene.crs, x, y)
         a, b, c, d, e, f = scene.transform
+        if scene.crs and parsed_crs(scene.crs).is_geographic:  # 350° and -10° are one place
+            middle = c + (a * scene.width + b * scene.height) / 2
+            x = x + 360 * np.round((middle - x) / 360)
         columns, rows = np.linalg.solve(np.array([[a, b], [d, e]]), np.array([x - c, y - f]))
         inside = (rows >= 0) & (rows < scene.height) & (columns >= 0) & (columns < scene.width)
         for number in np.flatnonzero(inside).tolist():

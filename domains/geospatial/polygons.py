@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.features import bounds, rasterize
 from rasterio.warp import transform_bounds, transform_geom
 
@@ -24,6 +25,8 @@ ATTRIBUTES = ("class", "label", "category")
 """Properties that name the class of a polygon, where a ``bands.yaml`` names none."""
 Shape = tuple[Mapping[str, Any], int]
 """A polygon as GeoJSON has it, and its code."""
+TURNS = (-360, 0, 360)
+"""Degrees that lead to the same place."""
 LARGEST_CODE = 65535
 """Classes are drawn as uint16, 0 for none."""
 
@@ -123,20 +126,41 @@ def _on_scene(labels: PolygonLabels, version: int) -> _Shapes:
         if told.get(labels.attribute)
     ]
     theirs, ours = parsed_crs(features.crs), parsed_crs(labels.crs)
-    if theirs == ours:
-        return _Shapes(chosen)
     a, b, c, d, e, f = labels.transform
     ends = [(a * x + b * y + c, d * x + e * y + f) for x in (0, labels.width) for y in (0, labels.height)]
-    (west, south), (east, north) = np.min(ends, axis=0), np.max(ends, axis=0)
-    west, south, east, north = transform_bounds(ours, theirs, west, south, east, north)
-    boxes = np.array([bounds(geometry) for geometry, _ in chosen]).reshape(-1, 4)
+    box = (*np.min(ends, axis=0), *np.max(ends, axis=0))
+    if theirs != ours:
+        there = transform_bounds(ours, theirs, *box)
+        on_scene = [
+            chosen[place] for place in sorted({place for place, _ in _touching(chosen, there, theirs)})
+        ]
+        moved = transform_geom(theirs, ours, [geometry for geometry, _ in on_scene]) if on_scene else []
+        chosen = [(geometry, code) for geometry, (_, code) in zip(moved, on_scene, strict=True)]
+    if ours.is_geographic:
+        touching = [(*chosen[place], turn) for place, turn in _touching(chosen, box, ours)]
+        chosen = [
+            ({**geometry, "coordinates": _turned(geometry["coordinates"], turn)} if turn else geometry, code)
+            for geometry, code, turn in touching
+        ]
+    return _Shapes(chosen)
+
+
+def _touching(shapes: Sequence[Shape], box: Sequence[float], crs: CRS) -> Iterator[tuple[int, int]]:
+    """Places of the shapes whose boxes touch ``box``, and the degrees by which they are turned to do so."""
+    west, south, east, north = box
+    boxes = np.array([bounds(geometry) for geometry, _ in shapes]).reshape(-1, 4)
     is_level = (boxes[:, 1] <= north) & (boxes[:, 3] >= south)
-    # A scene across the date line ends west of where it begins.
-    is_right, is_left = boxes[:, 2] >= west, boxes[:, 0] <= east
-    beside = is_right & is_left if west <= east else is_right | is_left
-    on_scene = [chosen[place] for place in np.flatnonzero(is_level & beside)]
-    moved = transform_geom(theirs, ours, [geometry for geometry, _ in on_scene]) if on_scene else []
-    return _Shapes([(geometry, code) for geometry, (_, code) in zip(moved, on_scene, strict=True)])
+    if west > east:  # a scene across the date line ends west of where it begins
+        east += 360
+    for turn in TURNS if crs.is_geographic else (0,):  # 350° and -10° are one place
+        is_beside = (boxes[:, 2] + turn >= west) & (boxes[:, 0] + turn <= east)
+        yield from ((place, turn) for place in np.flatnonzero(is_level & is_beside).tolist())
+
+
+def _turned(coordinates: Any, turn: int) -> Any:
+    if coordinates and not isinstance(coordinates[0], list | tuple):
+        return (coordinates[0] + turn, *coordinates[1:])
+    return [_turned(each, turn) for each in coordinates]
 
 
 # --------------------------------------------------------------------------------------------- classes

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.transform import from_origin
 from rasterio.warp import transform
 from rasters_on_disk import (
     BURN_BANDS,
@@ -197,6 +198,15 @@ def test_a_point_on_several_scenes_labels_a_chip_of_each(tmp_path: Path) -> None
     assert [(record.fields["image"], record.fields["label"]) for record in records] == [
         ("a.tif", "1.5"), ("b.tif", "1.5"),
     ]  # fmt: skip
+
+
+def test_points_are_found_however_longitudes_are_counted(tmp_path: Path) -> None:
+    place = from_origin(350, 50, 0.001, 0.001)
+    write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS, crs="EPSG:4326", transform=place)
+    (tmp_path / "labels.csv").write_text("lon,lat,label\n-9.9795,49.9795,a\n350.0205,49.9795,b\n")
+    records, rejects = read_all(opened(tmp_path))
+    assert not rejects
+    assert [(record.value.row, record.value.column) for record in records] == [(20 - 16, 20 - 16)] * 2
 
 
 def test_points_that_the_system_of_a_scene_does_not_reach_are_on_none(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
+from rasterio.warp import transform_geom
 from rasters_on_disk import (
     BURN_BANDS,
     PLACE,
@@ -173,6 +174,24 @@ def test_polygons_across_the_date_line_lie_on_the_scene(tmp_path: Path) -> None:
     assert {1.0, 2.0} <= set(labels.ravel())
     assert labels[:, 0].max() == 1
     assert labels[:, -1].min() == 2
+
+
+@pytest.mark.parametrize(
+    ("west", "turn", "system"),
+    [(350, -360, ""), (-10, 360, ""), (350, -360, "EPSG:4258"), (350, 0, "EPSG:32629"), (179.98, -360, "")],
+)
+def test_longitudes_count_from_anywhere(tmp_path: Path, west: float, turn: float, system: str) -> None:
+    """350° east is 10° west, and a scene may go on beyond 180°."""
+    scene(tmp_path, crs="EPSG:4326", transform=from_origin(west, 50, 0.001, 0.001))
+    fields = [(box(west + 0.0201 + turn, 49.9, west + 0.0301 + turn, 50), {"class": "a"})]
+    if system:
+        fields = [(transform_geom("EPSG:4326", system, shape), said) for shape, said in fields]
+        write_geopackage(tmp_path / "labels.gpkg", fields, crs=system)
+    else:
+        write_geojson(tmp_path / "labels.geojson", fields)
+    (tmp_path / "bands.yaml").write_text("background: none")
+    labels = drawn(opened(tmp_path))
+    np.testing.assert_array_equal(labels[10], np.isin(np.arange(40), range(20, 30)))
 
 
 @pytest.mark.parametrize(
