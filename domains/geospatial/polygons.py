@@ -27,6 +27,8 @@ Shape = tuple[Mapping[str, Any], int]
 """A polygon as GeoJSON has it, and its code."""
 TURNS = (-360, 0, 360)
 """Degrees that lead to the same place."""
+LOG = "-wal"
+"""Added to the name of a GeoPackage: what SQLite has still to write into it."""
 LARGEST_CODE = 65535
 """Classes are drawn as uint16, 0 for none."""
 
@@ -112,6 +114,10 @@ def _version(path: str) -> int:
 @lru_cache(maxsize=8)
 def _features(path: str, version: int) -> Features:
     """The features of a file, which ``version`` tells from what it held before."""
+    if os.path.isfile(path + LOG) and os.path.getsize(path + LOG):
+        raise GroundworkError(
+            "a program such as QGIS has it open, and its last changes are not in it yet: close it there"
+        )
     return read_features(read_path(path, LARGEST), os.path.splitext(path)[1].lower())
 
 

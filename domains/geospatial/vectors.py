@@ -24,6 +24,8 @@ LARGEST = 1 << 27
 MOST_FEATURES = 1_000_000
 LONGITUDE_LATITUDE = "EPSG:4326"
 MAGIC = b"SQLite format 3\0"
+LOGGED = slice(18, 20)
+"""Bytes of a database that are 2 where changes are logged beside it, else 1 (SQLite's file format, 1.3)."""
 DEEPEST = 2
 """How deep geometries of geometries are followed: a multipolygon holds polygons."""
 
@@ -138,6 +140,8 @@ def _of_geopackage(data: bytes) -> Features:
         raise GroundworkError("it is damaged or no GeoPackage")
     try:
         with closing(sqlite3.connect(":memory:")) as database:
+            if data[LOGGED] == b"\2\2":  # as QGIS leaves them; in memory there is nothing beside it
+                data = data[: LOGGED.start] + b"\1\1" + data[LOGGED.stop :]
             database.deserialize(data)
             database.execute("PRAGMA trusted_schema = OFF")
             return _of_layer(database)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,21 @@ def test_files_that_do_not_say_one_place_are_refused(tmp_path: Path) -> None:
     assert "2 layers of features (a, b): keep one" in error_of(tmp_path)
     layered.write_bytes(layered.read_bytes()[:3000])
     assert "labels.gpkg: it is damaged or no GeoPackage" in error_of(tmp_path)
+
+
+def test_a_geopackage_that_logs_its_changes_is_read_once_it_is_closed(tmp_path: Path) -> None:
+    scene(tmp_path)
+    path = write_geopackage(tmp_path / "labels.gpkg", [(FOREST, {"class": "a"}), (LAKE, {"class": "b"})])
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("UPDATE fields SET class = 'c' WHERE class = 'a'")
+        database.commit()
+        assert "its last changes are not in it yet: close it there" in error_of(tmp_path)
+    source = opened(tmp_path)
+    assert [spec.name for spec in source.classes["mask"]] == ["b", "c"]
+    np.testing.assert_array_equal(
+        drawn(source), np.select([expected() == 1, expected() == 2], [2, 1], np.nan)
+    )
 
 
 def test_a_scene_without_a_place_is_a_reject(tmp_path: Path) -> None:
