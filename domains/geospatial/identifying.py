@@ -5,6 +5,7 @@ Nothing is guessed from the numbers. They are only asked whether they can be wha
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,9 +62,16 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
         )
     if declared:
         chosen = _match_declared(channels, declared)
+        for band, channel in zip(chosen, channels, strict=True):
+            _refuse_useless_scale(
+                channel.scale if band.scale is None else band.scale,
+                channel.offset if band.offset is None else band.offset,
+            )
         return tuple(
             _declared_band(band, channel, header.gsd) for band, channel in zip(chosen, channels, strict=True)
         )
+    for channel in channels:
+        _refuse_useless_scale(channel.scale, channel.offset)
     if twice := _named_twice(channels):
         raise GroundworkError(
             f"it calls several bands {twice}, such as those of several dates: write each date into a file of "
@@ -73,6 +81,14 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
     return tuple(
         _completed(band, channel, header.gsd) for band, channel in zip(meanings, channels, strict=True)
     )
+
+
+def _refuse_useless_scale(scale: float, offset: float) -> None:
+    if scale == 0 or not (math.isfinite(scale) and math.isfinite(offset)):
+        raise GroundworkError(
+            f"a scale of {scale:g} and an offset of {offset:g} leave nothing of its numbers: say them in a "
+            f"{FILE_NAME}, or write them into the file with gdal_edit -scale 1 -offset 0"
+        )
 
 
 # -------------------------------------------------------------------------------------------- declared

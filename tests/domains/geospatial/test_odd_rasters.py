@@ -107,6 +107,18 @@ def test_bands_of_several_types_are_read_together(tmp_path: Path) -> None:
     assert np.array_equal(pixels_of(source), np.stack([BYTES[0], STORED[3]]))
 
 
+@pytest.mark.parametrize("scale", [(0.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan)], ids=str)
+def test_a_scale_that_leaves_nothing_is_refused_until_it_is_declared(
+    tmp_path: Path, scale: tuple[float, float]
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", STORED[:1], ["B4"], scale=scale)
+    assert "leave nothing of its numbers: say them in a bands.yaml" in error_of(path)
+    declare(path, "B4")
+    assert "leave nothing of its numbers: say them in a bands.yaml" in error_of(path)
+    declare(path, "B4", scale=2, offset=0)
+    assert np.array_equal(pixels_of(opened(path)), 2.0 * STORED[:1])
+
+
 # ---------------------------------------------------------------------------------------------------- no data
 
 
