@@ -78,9 +78,22 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
             "its own with gdal_translate -b"
         )
     meanings = _of_sensor(channels, sensor) if sensor != "auto" else _as_described(channels)
+    _refuse_one_meaning(channels, meanings)
     return tuple(
         _completed(band, channel, header.gsd) for band, channel in zip(meanings, channels, strict=True)
     )
+
+
+def _refuse_one_meaning(channels: Sequence[Channel], bands: Sequence[BandSpec]) -> None:
+    """Two names of one band, such as B4 and B04: only one of them would ever be read."""
+    first: dict[str, str] = {}
+    for channel, band in zip(channels, bands, strict=True):
+        if band.name in first:
+            raise GroundworkError(
+                f"its bands {first[band.name]} and {channel.description} are both {band.name}: leave one of "
+                "them out with gdal_translate -b"
+            )
+        first[band.name] = channel.description
 
 
 def _refuse_useless_scale(scale: float, offset: float) -> None:

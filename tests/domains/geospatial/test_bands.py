@@ -196,6 +196,8 @@ def test_bands_are_identified(found: list[Channel], sensor: str, names: str) -> 
         (channels("Band_1 Band_2"), "auto", "2 bands, no names, uint16; say --sensor"),
         (channels("Band_4 Band_3 Band_2"), "landsat-8", "the file calls its bands Band_4, Band_3, Band_2"),
         (channels("B4 B3 b4"), "landsat-8", "it calls several bands B4, such as those of several dates"),
+        (channels("B4 B04 B8"), "auto", "its bands B4 and B04 are both B4: leave one of them out"),
+        (channels("RED R BLUE", "uint8"), "rgb", "its bands RED and R are both R: leave one of them out"),
         (channels("- - -"), "auto", "such as: bands: [{name: band1, wavelength: ?, unit: ?}"),
         (channels("Gamma0_VV", "float32"), "auto", "1 band, Gamma0_VV, float32"),
         (channels("- - - -"), "sentinel-2", "4 bands without names, where files of sentinel-2 hold 13 or 12"),
