@@ -167,12 +167,16 @@ def _of_sensor(channels: Sequence[Channel], sensor: str) -> tuple[BandSpec, ...]
 def _refuse_other_wavelengths(channels: Sequence[Channel], bands: Sequence[BandSpec], sensor: str) -> None:
     """Many sensors have a B5: a file that states its wavelengths tells whose it is."""
     for channel, band in zip(channels, bands, strict=True):
-        stated, usual = channel.wavelength, band.wavelength
-        if stated and usual and abs(stated - usual) > LARGEST_DRIFT * usual:
+        if _lies_elsewhere(channel, band):
             raise GroundworkError(
-                f"the file says that {channel.description} lies at {stated:g} nm, and that of {sensor} lies "
-                f"at {usual:g} nm: leave out --sensor, or give the right one"
+                f"the file says that {channel.description} lies at {channel.wavelength:g} nm, and that of "
+                f"{sensor} lies at {band.wavelength:g} nm: leave out --sensor, or give the right one"
             )
+
+
+def _lies_elsewhere(channel: Channel, band: BandSpec) -> bool:
+    stated, usual = channel.wavelength, band.wavelength
+    return bool(stated and usual and abs(stated - usual) > LARGEST_DRIFT * usual)
 
 
 def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
@@ -186,7 +190,11 @@ def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
         colours = tuple(band for band in by_names("rgb", names) if band is not None)
         if len(colours) == 3:
             return colours
-    told = told_by(names) if is_named else {}
+    told = {
+        sensor: bands
+        for sensor, bands in (told_by(names) if is_named else {}).items()
+        if not any(map(_lies_elsewhere, channels, bands))
+    }
     if len(told) == 1:
         return next(iter(told.values()))
     if len(told) > 1:

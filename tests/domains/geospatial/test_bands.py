@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from domains.contract import GroundworkError
 from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement, places_of, unit_fault
-from domains.geospatial.identifying import identify
+from domains.geospatial.identifying import UnknownBands, identify
 from domains.geospatial.rasters import Channel, Header
 from domains.geospatial.sensors import SENSORS
 
@@ -210,6 +210,19 @@ def test_bands_that_nobody_tells_are_asked_for(found: list[Channel], sensor: str
         identify(header(*found), (), sensor)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_stated_wavelengths_tell_whose_a_name_is() -> None:
+    """Many sensors have a B4."""
+
+    def at(**centres: float) -> Header:
+        return header(*(Channel(name, "uint16", wavelength=centre) for name, centre in centres.items()))
+
+    landsat = identify(at(B2=482, B3=561, B4=655, B5=865), (), "auto")
+    assert [band.wavelength for band in landsat] == [482.0, 561.4, 654.6, 864.7]
+    assert identify(at(B2=490, B8=842), (), "auto")[1].wavelength == 832.8
+    with pytest.raises(UnknownBands, match=r"neither the file nor a bands\.yaml says which bands these are"):
+        identify(at(B2=490, B4=565, B6=665, B8=865), (), "auto")  # of another camera
 
 
 def test_tags_of_scale_lead_to_the_sensors_unit() -> None:
