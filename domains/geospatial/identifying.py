@@ -20,7 +20,7 @@ from domains.geospatial.bands import (
 )
 from domains.geospatial.declared import FILE_NAME, DeclaredBand, snippet
 from domains.geospatial.rasters import Channel, Header
-from domains.geospatial.sensors import SENSORS, by_layout, by_names, told_by
+from domains.geospatial.sensors import SENSORS, by_layout, by_names, may_be_thermal, told_by
 
 COLOURS = ("red", "green", "blue")
 POLARISATIONS = ("VV", "VH", "HH", "HV")
@@ -195,10 +195,13 @@ def _as_described(channels: Sequence[Channel]) -> tuple[BandSpec, ...]:
         for sensor, bands in (told_by(names) if is_named else {}).items()
         if not any(map(_lies_elsewhere, channels, bands))
     }
-    if len(told) == 1:
+    sensors = list(told)
+    if told and may_be_thermal(names) and not any(channel.wavelength for channel in channels):
+        sensors.append("landsat-8")  # whose other bands have the names of Sentinel-2's
+    if len(sensors) == 1:
         return next(iter(told.values()))
-    if len(told) > 1:
-        *first, last = told
+    if len(sensors) > 1:
+        *first, last = sensors
         raise UnknownBands(
             f"bands {_shown(names)} may be those of {', '.join(first)} or {last}: say which with --sensor"
         )

@@ -106,3 +106,11 @@ def told_by(names: Sequence[str]) -> dict[str, tuple[BandSpec, ...]]:
         if len(bands) == len(names) and bands not in found.values():
             found[sensor] = bands
     return found
+
+
+def may_be_thermal(names: Sequence[str]) -> bool:
+    """Whether a B10 of ``names`` may be the temperature of Landsat 8, as its files are written: B1 to B11.
+
+    Sentinel-2 has bands of all of these names, and its own B10 (cirrus) stands beside a B8A or B12.
+    """
+    return "B10" in names and set(names) <= {f"B{number}" for number in range(1, 12)}

@@ -168,6 +168,8 @@ def channels(names: str, dtype: str = "uint16", unit: str = "", **others: float)
     [
         (channels("B2 B3 B4 B8 B12"), "auto", "B2 B3 B4 B8 B12"),
         (channels("b02 B8a"), "auto", "B2 B8A"),
+        (channels("B1 B2 B3 B4 B8A B10"), "auto", "B1 B2 B3 B4 B8A B10"),
+        (channels("B1 B10"), "sentinel-2", "B1 B10"),
         (channels("TCI_R B8"), "auto", "TCI_R B8"),
         (channels("VV VH", "float32"), "auto", "VV VH"),
         (channels("- - -", "uint8"), "auto", "R G B"),
@@ -196,6 +198,7 @@ def test_bands_are_identified(found: list[Channel], sensor: str, names: str) -> 
         (channels("Band_1 Band_2"), "auto", "2 bands, no names, uint16; say --sensor"),
         (channels("Band_4 Band_3 Band_2"), "landsat-8", "the file calls its bands Band_4, Band_3, Band_2"),
         (channels("B4 B3 b4"), "landsat-8", "it calls several bands B4, such as those of several dates"),
+        (channels("B1 B2 B3 B4 B5 B6 B7 B10 B11"), "auto", "may be those of sentinel-2 or landsat-8"),
         (channels("B4 B04 B8"), "auto", "its bands B4 and B04 are both B4: leave one of them out"),
         (channels("RED R BLUE", "uint8"), "rgb", "its bands RED and R are both R: leave one of them out"),
         (channels("- - -"), "auto", "such as: bands: [{name: band1, wavelength: ?, unit: ?}"),
