@@ -82,6 +82,11 @@ class GeoTiff:
                 for index in transparency:
                     self._refuse_measured_transparency(index)
                 self._indexes = [index for index in self._dataset.indexes if index not in transparency]
+                if not self._indexes:
+                    raise GroundworkError(
+                        "all of its bands are marked as transparency (alpha), which nothing lies beneath: "
+                        "gdal_edit -colorinterp_1 undefined makes a band of the first"
+                    )
                 self._is_of_one_type = len(set(self._dataset.dtypes)) == 1
                 self.header = self._read_header()
                 self._filler, self._masked = self._find_masks()

@@ -297,6 +297,12 @@ def palette(path: Path) -> None:
         file.write_colormap(1, {1: (10, 20, 30)})
 
 
+def transparency(path: Path) -> None:
+    write_tiff(path, np.full((1, 48, 40), 255, np.uint8))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.alpha]
+
+
 def dates(path: Path) -> None:
     write_tiff(path, np.concatenate([STORED, STORED]), BURN_BANDS * 2)
 
@@ -322,6 +328,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "moving.png": (moving, "it is animated: save each image"),
     "moving.webp": (moving, "it is animated: save each image"),
     "palette.tif": (palette, "entries of a colour table"),
+    "transparency.tif": (transparency, "all of its bands are marked as transparency"),
     "dates.tif": (dates, "it calls several bands B2, such as those of several dates"),
     "halved.tif": (halved, "damaged or not what its suffix says"),
     "flat.tif": (flat, "its transform puts all pixels in one place"),
