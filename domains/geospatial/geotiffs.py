@@ -90,8 +90,11 @@ class GeoTiff:
                 self._is_of_one_type = len(set(self._dataset.dtypes)) == 1
                 self.header = self._read_header()
                 self._filler, self._masked = self._find_masks()
-                # GDAL tells of no mask where the alpha band of a grid is one.
-                self._alpha = transparency[-1] if grid is not None and transparency else 0
+                # GDAL tells of one mask only, of alpha after nodata, and of no alpha band of a grid.
+                is_told = grid is None and all(
+                    MaskFlags.alpha in self._dataset.mask_flag_enums[index - 1] for index in self._indexes
+                )
+                self._alpha = transparency[-1] if transparency and not is_told else 0
             except Exception:
                 self.close()
                 raise

@@ -249,6 +249,14 @@ def test_transparency_is_no_band_unless_it_is_measured(tmp_path: Path) -> None:
     found = pixels_of(opened(path))
     assert np.array_equal(np.isnan(found), np.broadcast_to(HOLES == 0, found.shape))
 
+    filled = veiled.copy()
+    filled[:3, 20:] = 0
+    path = write_tiff(tmp_path / "d.tif", filled, nodata=0)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = colours
+    found = pixels_of(opened(path))
+    assert np.array_equal(np.isnan(found), (filled[:3] == 0) | (HOLES == 0))
+
     named = write_tiff(tmp_path / "c.tif", veiled, ["red", "green", "blue", "NIR"])
     with rasterio.open(named, "r+") as file:
         file.colorinterp = colours
