@@ -52,6 +52,11 @@ def check_vrt(path: str) -> list[Path]:
             target = (folder / named).resolve()
             if folder not in target.parents or not _is_raster(target):
                 raise GroundworkError(f"the VRT names {named[:100]!r}, which is no raster in its own folder")
+            if element.get("relativeToVRT") != "1" and not Path(named).is_absolute():
+                raise GroundworkError(
+                    f"the VRT names {named[:100]!r} from the folder that a program runs in, not from its "
+                    'own: write relativeToVRT="1" beside the name'
+                )
             named_files.append(target)
     return named_files
 
