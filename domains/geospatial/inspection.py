@@ -24,6 +24,7 @@ from domains.geospatial.plausible import looked_at
 from domains.geospatial.polygons import PolygonClasses, PolygonLabels, polygon_classes, read_labels
 from domains.geospatial.rasters import Channel, Grid, Header, explained, parsed_crs
 from domains.geospatial.scenes import LabelRaster, Labels, Scene
+from domains.geospatial.stacks import STACK
 from domains.geospatial.times import time_of_name
 
 LARGEST_SHIFT = 0.1
@@ -164,6 +165,8 @@ class Inspector:
             bands = self._identified(header)
             path = image.path
             if self._spec.resample_scenes and (grid := _grid_of_model(header, bands, self._spec)):
+                if not path.startswith(STACK):  # whose files have one band each
+                    _refuse_several_fillers(bands)
                 path = warped(path, grid)
                 header = open_raster(path).header
                 bands = self._identified(header)
@@ -273,6 +276,17 @@ def _grid_of_model(header: Header, bands: Sequence[BandSpec], spec: RasterEncodi
         spec.resample,
         bands[0].nodata,
     )
+
+
+def _refuse_several_fillers(bands: Sequence[BandSpec]) -> None:
+    """GDAL would take that of one band for all of a file."""
+    fillers = list(dict.fromkeys(band.nodata for band in bands))
+    if len(fillers) > 1:
+        shown = ", ".join("none" if filler is None else f"{filler:g}" for filler in fillers)
+        raise GroundworkError(
+            f"its bands have several values for no data ({shown}), where one is needed to resample them: "
+            "gdalwarp -dstnodata writes it with one"
+        )
 
 
 def _check_mask(mask: Header, image: Header) -> None:

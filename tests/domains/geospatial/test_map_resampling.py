@@ -103,6 +103,24 @@ def test_gaps_are_not_mixed_into_their_neighbours(model: Any, tmp_path: Path) ->
         assert np.isfinite(found[:4]).all()
 
 
+def test_bands_of_several_fillers_are_not_resampled(model: Any, tmp_path: Path) -> None:
+    """GDAL's reader for other grids knows one filler for all bands."""
+    write_tiff(tmp_path / "pixels.tif", reflectances(), BURN_BANDS)
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{place}"><Description>{name}</Description>'
+        f'<NoDataValue>{filler}</NoDataValue><SimpleSource><SourceFilename relativeToVRT="1">pixels.tif'
+        f"</SourceFilename><SourceBand>{place}</SourceBand></SimpleSource></VRTRasterBand>"
+        for place, (name, filler) in enumerate(zip(BURN_BANDS, (0, 0, 0, 0, 9), strict=True), start=1)
+    )
+    place = f"{PLACE.c}, 5, 0, {PLACE.f}, 0, -5"
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset rasterXSize="40" rasterYSize="48"><SRS>EPSG:32632</SRS>'
+        f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
+    )
+    with pytest.raises(GroundworkError, match=r"several values for no data \(0, 9\)"):
+        mapped(tmp_path / "a.vrt", GEOSPATIAL.resampling(model, "nearest"), tmp_path / "map.tif")
+
+
 def test_a_product_whose_bands_differ_is_brought_to_the_model(tmp_path: Path) -> None:
     """A finer band and a coarser one, both to what the model reads."""
     folder = tmp_path / "LC08_L2SP_021030_20200801_20200906_02_T1"
