@@ -63,7 +63,7 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
     if declared:
         chosen = _match_declared(channels, declared)
         for band, channel in zip(chosen, channels, strict=True):
-            _refuse_useless_scale(
+            refuse_useless_scale(
                 channel.scale if band.scale is None else band.scale,
                 channel.offset if band.offset is None else band.offset,
             )
@@ -71,7 +71,7 @@ def identify(header: Header, declared: Sequence[DeclaredBand], sensor: str) -> t
             _declared_band(band, channel, header.gsd) for band, channel in zip(chosen, channels, strict=True)
         )
     for channel in channels:
-        _refuse_useless_scale(channel.scale, channel.offset)
+        refuse_useless_scale(channel.scale, channel.offset)
     if twice := _named_twice(channels):
         raise GroundworkError(
             f"it calls several bands {twice}, such as those of several dates: write each date into a file of "
@@ -96,7 +96,7 @@ def _refuse_one_meaning(channels: Sequence[Channel], bands: Sequence[BandSpec]) 
         first[band.name] = channel.description
 
 
-def _refuse_useless_scale(scale: float, offset: float) -> None:
+def refuse_useless_scale(scale: float, offset: float) -> None:
     if scale == 0 or not (math.isfinite(scale) and math.isfinite(offset)):
         raise GroundworkError(
             f"a scale of {scale:g} and an offset of {offset:g} leave nothing of its numbers: say them in a "

@@ -17,7 +17,7 @@ from domains.geospatial.cube_files import CUBE_SUFFIXES
 from domains.geospatial.cubes import CUBE, step_names
 from domains.geospatial.declared import Declared, category_names
 from domains.geospatial.geotiffs import GeoTiff
-from domains.geospatial.identifying import identify
+from domains.geospatial.identifying import identify, refuse_useless_scale
 from domains.geospatial.layout import Entry, Layout
 from domains.geospatial.opened import open_raster, warped
 from domains.geospatial.plausible import looked_at
@@ -213,6 +213,8 @@ class Inspector:
                 raise GroundworkError("JPEG changes the values of a mask: save it as PNG or GeoTIFF")
             raster = open_raster(mask.path)
             _check_mask(raster.header, image)
+            channel = raster.header.channels[0]
+            refuse_useless_scale(channel.scale, channel.offset)
         if self._classes is None:
             colours = raster.colours() if isinstance(raster, GeoTiff) else {}
             self._classes = tuple(
@@ -220,7 +222,8 @@ class Inspector:
                 for value, name in category_names(mask.path).items()
             )
         values = tuple(entry.value for entry in self._classes)
-        return LabelRaster(mask.path, mask.name, self._declared.mask_nodata, values)
+        nodata = self._declared.mask_nodata
+        return LabelRaster(mask.path, mask.name, nodata, values, channel.scale, channel.offset)
 
     def _polygons_on(self, mask: File, image: Header) -> Labels:
         assert self._polygons is not None  # noqa: S101 - narrows the type: they were looked at first

@@ -25,6 +25,9 @@ class LabelRaster:
     """What stands for no label, besides what the raster itself declares."""
     values: tuple[float, ...] = ()
     """The values of the declared classes; empty where none are declared."""
+    scale: float = 1.0
+    offset: float = 0.0
+    """A label = stored × scale + offset, unless it is that of a declared class."""
 
     def read(self, row: int, column: int, height: int, width: int) -> np.ndarray:
         """Labels of a window, float32 [height, width]; NaN where there is none, and outside.
@@ -45,6 +48,8 @@ class LabelRaster:
                     f"{self.name} holds {', '.join(f'{value:g}' for value in odd[:5])}, where the declared "
                     f"classes are {', '.join(f'{value:g}' for value in self.values[:20])}"
                 )
+        elif (self.scale, self.offset) != (1.0, 0.0):
+            labels = labels.astype(np.float64) * self.scale + self.offset
         return labels.astype(np.float32)
 
 

@@ -56,6 +56,22 @@ def test_masks_beside_images_are_labels_of_each_pixel(tmp_path: Path) -> None:
     assert np.isnan(label[:, 8:]).all()
 
 
+def test_numbers_of_masks_have_their_scale(tmp_path: Path) -> None:
+    """Heights of trees in decimetres, as 16 bits hold them."""
+    folder = burn_scars(tmp_path, scenes=1)
+    stored = np.full((1, 48, 40), 123, np.int16)
+    stored[:, 0, 0] = -1
+    place = from_origin(500_000, 5_000_000, 20, 20)
+    write_tiff(folder / "masks/fire0.tif", stored, transform=place, nodata=-1, scale=(0.1, 0.5))
+    (record, *_), _ = read_all(opened(folder))
+    label = GEOSPATIAL.labels(record, ["mask"])["mask"]
+    assert np.isnan(label[0])
+    assert set(label[1:].tolist()) == {float(np.float32(12.8))}
+    (folder / "bands.yaml").write_text("classes: [{value: 123, name: wood}, {value: 0, name: none}]")
+    (record, *_), _ = read_all(opened(folder))
+    assert set(GEOSPATIAL.labels(record, ["mask"])["mask"][1:].tolist()) == {123.0}
+
+
 def test_a_folder_for_each_class_below_a_common_top(tmp_path: Path) -> None:
     for index, name in enumerate(("Forest", "River", "Forest")):
         path = tmp_path / f"set/2750/{name}/{index}.png"
