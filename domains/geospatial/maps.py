@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from domains.geospatial.blending import RowBlend, Section, sections, tile_starts
 from domains.geospatial.chips import chip_of
 from domains.geospatial.encoding import sample_of
 from domains.geospatial.geotiffs import GeoTiff
+from domains.geospatial.ground import pixel_areas
 from domains.geospatial.map_file import Georeference, MapFile
 from domains.geospatial.map_layers import MapLayers, layers_of
 from domains.geospatial.opened import file_of, open_raster
@@ -279,6 +281,12 @@ def _check_polygons(layers: MapLayers, place: Georeference, scene: Scene) -> Non
             f"{scene.name} says no place by CRS and transform, so its patches have no area: leave out "
             "--polygons, or give the scene a place with gdalwarp"
         )
+    # What cannot be measured at the corners is told before hours of answers, not after them.
+    for row, column in product((0, place.height - 1), (0, place.width - 1)):
+        try:
+            pixel_areas(place.crs, place.transform, row, column, 1, 1)
+        except GroundworkError as error:
+            raise GroundworkError(f"{scene.name}: {error}; leave out --polygons") from error
 
 
 def _title(scene: Scene, target: Target, tags: Mapping[str, str]) -> str:

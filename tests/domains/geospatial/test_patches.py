@@ -150,4 +150,13 @@ def test_a_map_comes_with_its_patches_where_they_have_a_place(tmp_path: Path) ->
     for place in ({"transform": None, "crs": None}, {"transform": None, "crs": "EPSG:4326", "gcps": points}):
         with pytest.raises(GroundworkError, match="no place by CRS and transform"):
             make("nowhere", **place)
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    write_scene(tmp_path / "scene.tif", 40, 37, crs=site)
+    asked: list[object] = []
+    with pytest.raises(GroundworkError, match=r"areas cannot be told; leave out --polygons"):
+        write_map(
+            *(source_of(tmp_path / "scene.tif"), COVER, asked.append, tmp_path / "n.tif", {}, nothing),
+            tmp_path / "n.gpkg",
+        )
+    assert not asked
     assert sorted(part.name for part in tmp_path.glob("n*")) == []
