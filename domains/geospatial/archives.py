@@ -46,6 +46,8 @@ BESIDE = frozenset(
     )
 )
 """Suffixes of what lies beside rasters and is none."""
+TEXTS = frozenset(("readme", "license", "licence", "citation", "desktop.ini"))
+"""What people and programs leave in folders, in lower case; texts with a suffix are in ``BESIDE``."""
 LABELS = "labels"
 """Name of a file that labels what lies beside it, without its suffix; or of a folder of vector files."""
 VECTOR_SUFFIXES = (".geojson", ".gpkg")
@@ -242,7 +244,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes | None:
 
 
 def _is_beside(file: File) -> bool:
-    if any(_is_hidden(part) for part in file.parts):
+    if any(_is_hidden(part) for part in file.parts) or file.parts[-1].lower() in TEXTS:
         return True
     is_label = file.suffix in LABEL_SUFFIXES and PurePosixPath(file.name).stem == LABELS
     is_labels = file.suffix in VECTOR_SUFFIXES and bool({LABELS, "masks"} & set(file.parts[:-1]))

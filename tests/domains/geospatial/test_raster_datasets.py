@@ -88,6 +88,16 @@ def test_a_folder_for_each_class_below_a_common_top(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["README", "LICENSE", "desktop.ini", "Desktop.ini"])
+def test_what_is_left_beside_class_folders_is_no_scene(tmp_path: Path, name: str) -> None:
+    for index, part in enumerate(("Forest", "River")):
+        write_tiff(tmp_path / f"set/{part}/{index}.tif", reflectances(seed=index), BURN_BANDS)
+    (tmp_path / "set" / name).write_text("hello")
+    source = opened(tmp_path / "set")
+    assert source.targets == ("class",)
+    assert not read_all(source)[1]
+
+
 def test_without_location_whole_scenes_are_held_out_where_there_are_enough(tmp_path: Path) -> None:
     for index in range(10):
         write_tiff(tmp_path / f"set/{index}.tif", reflectances(seed=index), BURN_BANDS, crs=None)
