@@ -215,8 +215,13 @@ def _of_archive(path: Path) -> Iterator[File]:
         if member.is_dir():
             continue
         pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or name != str(pure):
+        if pure.is_absolute() or ".." in name.replace("\\", "/").split("/") or "\0" in name:
             raise GroundworkError(f"{path.name} names a file outside itself, {name[:80]!r}: pack it again")
+        if "\\" in name or name != str(pure):
+            raise GroundworkError(
+                f"{path.name} spells {name[:80]!r} in a way that not all programs take for the same file: "
+                "pack it again, with / between its folders and no ./ before them"
+            )
         if STORE_MARKS & {pure.name}:
             raise GroundworkError(
                 f"{path.name} holds a Zarr store, which is not read in archives: unpack it, and name its "

@@ -253,6 +253,13 @@ def test_an_archive_that_reaches_outside_itself_is_refused(tmp_path: Path) -> No
         assert "outside itself" in error_of(tmp_path / "evil.zip")
 
 
+@pytest.mark.parametrize("name", ["images\\a.tif", "./images/a.tif", "images//a.tif"])
+def test_an_archive_that_spells_names_in_its_own_way_is_told_apart(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as file:
+        file.writestr(name, b"x")
+    assert "pack it again, with / between its folders" in error_of(tmp_path / "odd.zip")
+
+
 def test_an_archive_too_large_once_unpacked_is_refused_before_it_is(tmp_path: Path) -> None:
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
