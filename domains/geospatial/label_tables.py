@@ -24,7 +24,7 @@ SEPARATORS = r"[;|]"
 TARGETS = ("label", "class", "target")
 SPLIT_COLUMNS = {"given": ("split",), "time": ("time", "date", "datetime")}
 """Columns that say which rows are held out, by the method that goes by them."""
-RESERVED = ("row", "column", "mask")
+RESERVED = ("image", "row", "column", "mask")
 """What every row of rasters has."""
 MOST_COLUMNS = 10_000
 

@@ -96,6 +96,7 @@ def test_rows_that_fit_no_image_are_rejects(tmp_path: Path) -> None:
         ("path,label\n", "a header but no rows"),
         ("path,a,a\nx,1,2\n", "names a column twice"),
         ("path,mask\na.tif,2\n", "rename its column 'mask'"),
+        ("path,image,label\na.tif,7,2\n", "rename its column 'image'"),
         ("path,labels,lake\na.tif,lake,2\n", "the label 'lake' is also the name of a column"),
         (
             "path,label\nz.tif,2\n",
