@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -97,8 +98,9 @@ def table_of_points(features: Features) -> LabelTable:
 
 def _cells(data: bytes) -> list[list[str]]:
     """Rows of cells; blank ones are none."""
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode text"
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if is_wide else "utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     header = next((line for line in text.splitlines() if line.strip()), "")

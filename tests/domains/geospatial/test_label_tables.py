@@ -55,6 +55,15 @@ def test_a_table_labels_images_by_path_name_or_stem(tmp_path: Path) -> None:
     assert opened(folder).digest != source.digest
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path, encoding: str, mark: str) -> None:
+    folder = chips(tmp_path, "a.tif", "b.tif")
+    text = "path,label\r\na.tif,forêt\r\nb.tif,eau\r\n".replace(",", mark)
+    (folder / "labels.csv").write_bytes(text.encode(encoding))
+    assert cells(folder, "label") == {"a.tif": ["forêt"], "b.tif": ["eau"]}
+
+
 def test_a_list_of_labels_becomes_a_column_for_each(tmp_path: Path) -> None:
     folder = chips(tmp_path, "a.tif", "b.tif", "c.tif")
     (folder / "labels.csv").write_text("File;labels\na.tif;forest | lake\nb.tif;lake\nc.tif;\n")
