@@ -26,6 +26,8 @@ from domains.geospatial.stacks import STACK, StackRaster, stack_of
 KEPT_OPEN = 16
 LARGEST_IMAGE_FILE = 1 << 26
 """Bytes of an image that is read whole; GDAL reads the larger ones."""
+DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, 9)
+"""Ways in which members of an archive are packed that GDAL unpacks; 9 is Deflate64 (APPNOTE 4.4.5)."""
 ARCHIVE, ARCHIVE_END = "/vsizip/{", "}/"
 WARPED = "warped:"
 """How a raster on another grid is named as a path: ``warped:`` and both as JSON."""
@@ -128,6 +130,8 @@ def open_raster(path: str) -> Raster:
                 return SmallImage(data, suffix)
         if not size:
             raise GroundworkError("it is empty, 0 bytes: copy it again")
+        if opened and opened.getinfo(member).compress_type not in DEFLATED:
+            raise GroundworkError("it is packed in a way that GDAL does not unpack: pack it with deflate")
         return GeoTiff(path)
 
     return _rasters.get(path, file, make)

@@ -260,6 +260,14 @@ def test_an_archive_that_spells_names_in_its_own_way_is_told_apart(tmp_path: Pat
     assert "pack it again, with / between its folders" in error_of(tmp_path / "odd.zip")
 
 
+@pytest.mark.parametrize("way", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_archive_packed_in_other_ways_is_not_said_to_be_damaged(tmp_path: Path, way: int) -> None:
+    path = write_tiff(tmp_path / "a.tif", reflectances(), BURN_BANDS)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", way) as file:
+        file.write(path, "a.tif")
+    assert "a.tif: it is packed in a way that GDAL does not unpack" in error_of(tmp_path / "a.zip")
+
+
 def test_an_archive_too_large_once_unpacked_is_refused_before_it_is(tmp_path: Path) -> None:
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
