@@ -25,6 +25,10 @@ ATTRIBUTES = ("class", "label", "category")
 """Properties that name the class of a polygon, where a ``bands.yaml`` names none."""
 Shape = tuple[Mapping[str, Any], int]
 """A polygon as GeoJSON has it, and its code."""
+STEPS = 16
+"""Parts of a scene's height between which edges of polygons are straight in any system."""
+MOST_CORNERS = 4096
+"""Along one edge."""
 TURNS = (-360, 0, 360)
 """Degrees that lead to the same place."""
 LOG = "-wal"
@@ -137,11 +141,12 @@ def _on_scene(labels: PolygonLabels, version: int) -> _Shapes:
     box = (*np.min(ends, axis=0), *np.max(ends, axis=0))
     if theirs != ours:
         there = transform_bounds(ours, theirs, *box)
-        on_scene = [
-            chosen[place] for place in sorted({place for place, _ in _touching(chosen, there, theirs)})
-        ]
-        moved = transform_geom(theirs, ours, [geometry for geometry, _ in on_scene]) if on_scene else []
-        chosen = [(geometry, code) for geometry, (_, code) in zip(moved, on_scene, strict=True)]
+        places = sorted({place for place, _ in _touching(chosen, there, theirs)})
+        # The height of the scene is as good a measure as any, and no date line crosses it.
+        step = (there[3] - there[1]) / STEPS
+        straight = [_straight(chosen[place][0], step) for place in places]
+        moved = transform_geom(theirs, ours, straight) if straight else []
+        chosen = [(geometry, chosen[place][1]) for geometry, place in zip(moved, places, strict=True)]
     if ours.is_geographic:
         touching = [(*chosen[place], turn) for place, turn in _touching(chosen, box, ours)]
         chosen = [
@@ -161,6 +166,24 @@ def _touching(shapes: Sequence[Shape], box: Sequence[float], crs: CRS) -> Iterat
     for turn in TURNS if crs.is_geographic else (0,):  # 350° and -10° are one place
         is_beside = (boxes[:, 2] + turn >= west) & (boxes[:, 0] + turn <= east)
         yield from ((place, turn) for place in np.flatnonzero(is_level & is_beside).tolist())
+
+
+def _straight(geometry: Mapping[str, Any], step: float) -> Mapping[str, Any]:
+    """``geometry`` with corners along its long edges: what is straight in one system is bent in another."""
+    return {**geometry, "coordinates": _with_corners(geometry["coordinates"], step)}
+
+
+def _with_corners(coordinates: Any, step: float) -> Any:
+    if not coordinates or not coordinates[0] or isinstance(coordinates[0][0], list | tuple):
+        return [_with_corners(each, step) for each in coordinates]
+    ring = np.array([corner[:2] for corner in coordinates], np.float64)
+    lengths = np.abs(np.diff(ring, axis=0)).max(axis=1, initial=0)
+    counts = np.clip(np.ceil(lengths / step), 1, MOST_CORNERS).astype(int)
+    if (counts == 1).all():
+        return coordinates
+    at = np.concatenate([[0], np.cumsum(counts)])  # where the corners come to stand
+    x, y = (np.interp(np.arange(at[-1] + 1), at, axis) for axis in ring.T)
+    return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
 def _turned(coordinates: Any, turn: int) -> Any:

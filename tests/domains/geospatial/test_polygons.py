@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
-from rasterio.warp import transform_geom
+from rasterio.warp import transform, transform_geom
 from rasters_on_disk import (
     BURN_BANDS,
     PLACE,
@@ -176,6 +176,18 @@ def test_polygons_across_the_date_line_lie_on_the_scene(tmp_path: Path) -> None:
     assert {1.0, 2.0} <= set(labels.ravel())
     assert labels[:, 0].max() == 1
     assert labels[:, -1].min() == 2
+
+
+@pytest.mark.parametrize("half", [0.2, 0.5, 4, 80])
+def test_long_edges_are_straight_in_the_system_of_their_file(tmp_path: Path, half: float) -> None:
+    scene(tmp_path)
+    write_geojson(tmp_path / "labels.geojson", [(box(9 - half, 45.1492, 9 + half, 46), {"class": "a"})])
+    (tmp_path / "bands.yaml").write_text("background: none")
+    x, y = WEST + 20 * (np.arange(40) + 0.5), NORTH - 20 * (np.arange(48) + 0.5)
+    across, down = np.meshgrid(x, y)
+    longitudes, latitudes = map(np.array, transform(UTM, "EPSG:4326", across.ravel(), down.ravel()))
+    inside = (latitudes > 45.1492) & (longitudes < 9 + half)
+    np.testing.assert_array_equal(drawn(opened(tmp_path)), inside.reshape(48, 40))
 
 
 @pytest.mark.parametrize(
