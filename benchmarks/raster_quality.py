@@ -312,7 +312,7 @@ def burn_cells(options: argparse.Namespace) -> Iterator[Cell]:
     folder = DATA / "burn_scars"
     before = "images_before" if options.pairs else "images"
     fires = sorted(path.name for path in (folder / before).glob("*.tif") if _has_reflectance(path))
-    parts = (before, "images", "masks")
+    parts = ("images", "masks", *(("images_before",) if options.pairs else ()))
     digest = digest_of([digest_of_file(folder / part / fire) for fire in fires for part in parts])
     told = {"task": "change"} if options.pairs else {}
     for fold in options.folds:

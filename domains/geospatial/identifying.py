@@ -97,6 +97,7 @@ def _refuse_one_meaning(channels: Sequence[Channel], bands: Sequence[BandSpec]) 
 
 
 def refuse_useless_scale(scale: float, offset: float) -> None:
+    """Raise GroundworkError where stored numbers × ``scale`` + ``offset`` would all be one, or none."""
     if scale == 0 or not (math.isfinite(scale) and math.isfinite(offset)):
         raise GroundworkError(
             f"a scale of {scale:g} and an offset of {offset:g} leave nothing of its numbers: say them in a "
