@@ -49,6 +49,7 @@ def tune(
                 records=len(data.split.train),
                 level=data.task.targets[0].level,
                 has_foundation=foundation != "none",
+                varies=encoder.varies,
                 member=member,
             )
             if member == 0:

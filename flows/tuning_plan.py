@@ -13,6 +13,8 @@ FEWEST_AT_ONCE, MANY_STEPS = 8, 128
 """Where pixels carry the labels, fewer records say as much, as long as an epoch has no more steps."""
 
 FEWEST_EPOCHS = {"foundation": 10, "nothing": 30}
+FEWEST_VARIED = 30
+"""Where every pass shows the samples anew, turned and mirrored, so many pay on a foundation, too."""
 FEWEST_STEPS = {"foundation": 300, "nothing": 600}
 MOST_EPOCHS = 60
 """Where the rows are so few that an epoch is hardly a step, more would only learn them by heart."""
@@ -58,10 +60,12 @@ def plan_tuning(
     records: int,
     level: TargetLevel,
     has_foundation: bool,
+    varies: bool,
     member: int = 0,
 ) -> TuningPlan:
     """What was asked for, with what was left open for so many training records; members differ in seed.
 
+    ``varies`` says whether the encoder augments its samples, see ``Encoder.varies``.
     The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
     not: too many epochs cost more than they bring. Where pixels are labelled on top of a foundation, the few
     scenes to choose by differ more from what comes than one epoch from the next: the last is kept, unless
@@ -70,7 +74,9 @@ def plan_tuning(
     batch = training.batch_size or suiting_batch(records, level)
     begun = "foundation" if has_foundation else "nothing"
     steps = -(-records // batch)
-    suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
+    # A chip whose pixels are labelled says thousands of things at each pass.
+    fewest = FEWEST_VARIED if varies and level == "sample" else FEWEST_EPOCHS[begun]
+    suiting = min(MOST_EPOCHS, max(fewest, -(-FEWEST_STEPS[begun] // steps)))
     every_weight = tuning.mode in ("full", "ensemble")
     by_layer = every_weight and has_foundation and level == "pixel"
     rate = RATE_OF_PIXELS if by_layer else LEARNING_RATES[tuning.mode]

@@ -73,6 +73,8 @@ class Encoder(PreTrainedModel):
     encoders whose layers can learn at rates of their own."""
     fills_matrix_units: ClassVar[bool] = False
     """Whether its products are so large that bfloat16 speeds up its training on a CPU with matrix units."""
+    varies: ClassVar[bool] = False
+    """Whether ``augment`` shows samples ever differently."""
 
     @classmethod
     def create(cls, preset: Size, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:

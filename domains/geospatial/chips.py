@@ -140,17 +140,24 @@ def _chip_at(place: ChipReference, spec: RasterEncoding) -> Chip:
     scene = place.scene
     bands = spec.bands or tuple(band.meaning for band in scene.bands)
     read = read_chip(scene, place.row, place.column, spec.chip, bands)
-    chip = chip_of(scene, place.row, place.column, read.values(), bands)
-    return replace(chip, packed=read) if scene.kept_as else chip
+    packed = read if scene.kept_as else None
+    return chip_of(scene, place.row, place.column, read.values(), bands, packed)
 
 
-def chip_of(scene: Scene, row: int, column: int, pixels: np.ndarray, bands: tuple[BandSpec, ...]) -> Chip:
+def chip_of(
+    scene: Scene,
+    row: int,
+    column: int,
+    pixels: np.ndarray,
+    bands: tuple[BandSpec, ...],
+    packed: Pixels | None = None,
+) -> Chip:
     """The chip whose upper left pixel is that at ``row`` and ``column`` of the scene."""
     a, b, c, d, e, f = scene.transform
     moved = (a, b, c + a * column + b * row, d, e, f + d * column + e * row)
     transform = moved if scene.crs else IDENTITY
     times = (scene.time,) if scene.before is None else (scene.before.time, scene.time)
-    return Chip(pixels, scene.name, row, column, scene.crs, transform, scene.label, bands, times)
+    return Chip(pixels, scene.name, row, column, scene.crs, transform, scene.label, bands, times, packed)
 
 
 def _chip_of_text(text: str, spec: RasterEncoding) -> Chip:

@@ -31,15 +31,15 @@ class VisionBlock(GradientCheckpointingLayer):
     def forward(
         self, tokens: torch.Tensor, rotation: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """Tokens [B, N, D], their rotation [1 or B, N, 1, 1, d / 2] and the bias of keys.
+        """Tokens [B, N, D], their rotation [1 or B, N, 1, d / 2] and the bias of keys.
 
         The bias is [B, 1, 1, N], None where all keys count.
         """
         batch, count, width = tokens.shape
         mixed = self.query_key_value(self.attention_norm(tokens)).view(batch, count, 3, self.heads, -1)
-        turning, value = mixed.split((2, 1), 2)  # slices would be zeroed and added on the way back
-        query, key = turn(turning, rotation).permute(2, 0, 3, 1, 4)
-        value = value.squeeze(2).transpose(1, 2)
+        query, key, value = mixed.unbind(2)  # slices would be zeroed and added on the way back
+        parts = (turn(query, rotation), turn(key, rotation), value)
+        query, key, value = (part.transpose(1, 2) for part in parts)
         attended = attend(query, key, value, bias)
         tokens = tokens + self.attention_output(attended.transpose(1, 2).reshape(batch, count, width))
         hidden = F.gelu(self.feed_forward_input(self.feed_forward_norm(tokens)))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from models.rasters.band_filters import CODE
 from models.rasters.bands import BandReader
 from models.rasters.blocks import VisionBlock, key_bias
-from models.rasters.patches import Patches
+from models.rasters.patches import Patches, rows_of
 from models.rasters.targets import EDGES, band_statistics, edges, evened
 from models.rasters.visual_words import Vocabulary
 from models.rasters.whereabouts import MOST_DATES
@@ -67,9 +67,8 @@ class MaskedDecoder(nn.Module):
         int64 [B, N] is k, where ``is_visible`` bool [B, N]; ``mask`` says which hold data.
         """
         narrow = self.narrow(visible)
-        width = narrow.shape[-1]
-        place = rank.clamp(max=visible.shape[1] - 1)[..., None].expand(-1, -1, width)
-        tokens = torch.where(is_visible[..., None], narrow.gather(1, place), self.hidden)
+        placed = rows_of(narrow, rank.clamp(max=visible.shape[1] - 1))
+        tokens = torch.where(is_visible[..., None], placed, self.hidden)
         if dates > 1:
             older = self.age[: dates - 1].flip(0).repeat_interleave(tokens.shape[1] // dates, 0)
             tokens = tokens + F.pad(older, (0, 0, 0, tokens.shape[1] // dates))

@@ -17,7 +17,7 @@ class Patches(NamedTuple):
     share: torch.Tensor
     """[B, N], share of the values that are data."""
     rotation: torch.Tensor
-    """Complex [1, N, 1, 1, d / 2], turns heads of d numbers."""
+    """Complex [1, N, 1, d / 2], turns heads of d numbers."""
     source: torch.Tensor
     """int64 [B], which reading each sample is for."""
     context: torch.Tensor | None

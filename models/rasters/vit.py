@@ -50,6 +50,7 @@ class RasterViT(Encoder):
     presets: ClassVar = PRESETS
     top_modules: ClassVar = ["norm"]
     fills_matrix_units: ClassVar = True
+    varies: ClassVar = True
     lora_modules: ClassVar = [
         "query_key_value",
         "attention_output",
@@ -206,7 +207,7 @@ class RasterViT(Encoder):
         rotation = rotations(
             (rows, columns), self.config.hidden_size // self.config.num_attention_heads, device
         )
-        rotation = rotation.repeat(dates, 1)[None, :, None, None]
+        rotation = rotation.repeat(dates, 1)[None, :, None]
         added = self.whereabouts(images, dates, batch.get("place"), batch.get("day"))
         context = None if added is None else added.repeat_interleave(rows * columns, 1)
         return Patches(standardised, values, share, rotation, source, context, (dates, rows, columns))

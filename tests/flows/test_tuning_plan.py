@@ -11,7 +11,14 @@ from flows.tuning_plan import TuningPlan, plan_tuning, suiting_batch
 from models.settings import TrainingSettings, TuningSettings
 
 
-def plan(level: TargetLevel, records: int = 100, *, has_foundation: bool = True, **asked: Any) -> TuningPlan:
+def plan(
+    level: TargetLevel,
+    records: int = 100,
+    *,
+    has_foundation: bool = True,
+    varies: bool = False,
+    **asked: Any,
+) -> TuningPlan:
     told = {name: value for name, value in asked.items() if name in TrainingSettings.model_fields}
     return plan_tuning(
         TrainingSettings(**told),
@@ -19,6 +26,7 @@ def plan(level: TargetLevel, records: int = 100, *, has_foundation: bool = True,
         records=records,
         level=level,
         has_foundation=has_foundation,
+        varies=varies,
     )
 
 
@@ -37,6 +45,12 @@ def test_few_records_are_passed_over_more_often() -> None:
     assert plan("sample", 10**6, has_foundation=False).training.epochs == 30
     assert plan("sample", 320).training.epochs == 30  # 300 steps of 32
     assert plan("sample", 10).training.epochs == 60
+
+
+def test_samples_that_are_shown_ever_differently_are_passed_over_as_often_as_without_a_foundation() -> None:
+    assert plan("sample", 10**6, varies=True).training.epochs == 30
+    assert plan("sample", 10, varies=True).training.epochs == 60
+    assert plan("pixel", 10**6, varies=True).training.epochs == 10
 
 
 def test_on_a_foundation_a_head_of_pixels_learns_fast_and_lower_layers_slowly() -> None:
