@@ -1,7 +1,7 @@
 """From a scene to its map: ``python -m benchmarks.scene_inference``.
 
 Maps a large and a small scene, each in a process of its own, with a model of random weights. The model alone
-is the sum of its forward passes in that very run, on the tiles and overlaps that the map needs. TerraTorch's
+is its forward passes in that very run, on the tiles and overlaps that the map needs. TerraTorch's
 tiled inference gets the same weights and a scene that fits in memory, which ours maps beside it.
 """
 

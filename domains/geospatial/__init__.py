@@ -65,7 +65,7 @@ class Geospatial:
     corpus = "simulated-scenes"
     yardstick = ""
     tasks: tuple[TaskName, ...] = ("classification", "multilabel", "segmentation", "regression", "change")
-    shard_rows = 512
+    shard_rows = 1024
     formats: Mapping[str, str] = archives.FORMATS
     documents = (".json", ".geojson")
     polygons_suffix = ".gpkg"

@@ -1,11 +1,16 @@
-"""From scene to map: a scene of any size streams through a model, a row of tiles at a time."""
+"""From scene to map: a scene of any size streams through a model, a row of tiles at a time.
+
+While a row is answered, the next one is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import rasterio
@@ -29,6 +34,7 @@ from domains.geospatial.scenes import Scene
 from domains.geospatial.unfinished import Progress
 
 Predict = Callable[[Sequence[Sample]], np.ndarray]
+Item = TypeVar("Item")
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -96,9 +102,10 @@ def write_map(
         rasterio.Env(GDAL_CACHEMAX=reading.cache),
         MapFile(path, place, layers, tags, digest_of(made_of)) as file,
     ):
-        for block in _Answering(scene, encoding, target.outputs, predict, layers, file, reading.columns):
-            latest = block.pixels if scene.before is None else block.pixels[-1]
-            composite.add(block.row, block.column, latest)
+        answering = _Answering(
+            scene, encoding, target.outputs, predict, layers, file, reading.columns, composite
+        )
+        for block in answering:
             counts += layers.count(block.written)
             answered += layers.answered(block.written)
             progress(STREAMED * block.done)
@@ -133,15 +140,24 @@ def write_map(
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A part of the scene with its answers."""
+class _Row:
+    """A row of tiles of a section."""
 
-    row: int
-    column: int
-    pixels: np.ndarray
-    """As ``Scene.read`` gives them."""
+    number: int
+    """Of the section."""
+    section: Section
+    first: int
+    """The row of the scene that it begins with."""
+    below: int
+    """The first row that the tiles below answer."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A part of a map."""
+
     written: np.ndarray
-    """As the map holds them, [layers, rows, columns]."""
+    """As the map holds it, [layers, rows, columns]."""
     done: float
     """Share of the scene that is answered."""
 
@@ -158,57 +174,68 @@ class _Answering:
     file: MapFile
     columns: int
     """Of a section, about."""
+    composite: Composite
+    """Which hears of every pixel that is read."""
 
     def __iter__(self) -> Iterator[_Block]:
-        scene, chip = self.scene, self.encoding.chip
+        scene = self.scene
         begun = self.file.unfinished.progress or Progress(0, 0, np.empty(0))
-        for number, section in enumerate(sections(scene.width, chip, self.columns)):
-            done_rows = scene.height if number < begun.section else 0
-            blend = RowBlend(section, chip, self.outputs)
-            if number == begun.section and begun.row:
-                done_rows = begun.row
-                blend.resume(begun.carried)
-            rows = tile_starts(scene.height, chip)
-            for row, below in zip(rows, [*rows[1:], scene.height], strict=True):
-                strip = scene.read(row, section.left, chip, max(section.width, chip), self.encoding.bands)
-                pixels = strip[..., : below - row, : min(section.answered, scene.width - section.left)]
-                if row < done_rows:
-                    written = self.file.read(row, section.left, *pixels.shape[-2:])
-                else:
-                    written = self._answer(blend, section, number, row, below - row, strip, pixels)
-                area = section.left * scene.height + below * section.answered
-                yield _Block(row, section.left, pixels, written, area / (scene.height * scene.width))
-            self.file.unfinished.drop_margin(number - 1)
+        done_rows, blend = 0, None
+        for row, strip in _one_ahead(self._strips()):
+            section = row.section
+            if blend is None or row.first == 0:
+                done_rows = scene.height if row.number < begun.section else 0
+                blend = RowBlend(section, self.encoding.chip, self.outputs)
+                if row.number == begun.section and begun.row:
+                    done_rows = begun.row
+                    blend.resume(begun.carried)
+            pixels = self._final(row, strip)
+            if row.first < done_rows:
+                written = self.file.read(row.first, section.left, *pixels.shape[-2:])
+            else:
+                written = self._answer(blend, row, strip, pixels)
+            area = section.left * scene.height + row.below * section.answered
+            yield _Block(written, area / (scene.height * scene.width))
+            if row.below == scene.height:
+                self.file.unfinished.drop_margin(row.number - 1)
 
-    def _answer(
-        self,
-        blend: RowBlend,
-        section: Section,
-        number: int,
-        row: int,
-        rows: int,
-        strip: np.ndarray,
-        pixels: np.ndarray,
-    ) -> np.ndarray:
+    def _strips(self) -> Iterator[tuple[_Row, np.ndarray]]:
+        """Each row of tiles, section by section, with its pixels as ``Scene.read`` gives them."""
+        scene, chip = self.scene, self.encoding.chip
+        firsts = tile_starts(scene.height, chip)
+        for number, section in enumerate(sections(scene.width, chip, self.columns)):
+            for first, below in zip(firsts, [*firsts[1:], scene.height], strict=True):
+                row = _Row(number, section, first, below)
+                strip = scene.read(first, section.left, chip, max(section.width, chip), self.encoding.bands)
+                pixels = self._final(row, strip)
+                self.composite.add(first, section.left, pixels if scene.before is None else pixels[-1])
+                yield row, strip
+
+    def _final(self, row: _Row, strip: np.ndarray) -> np.ndarray:
+        """The pixels of a strip whose answers no later tile touches."""
+        section = row.section
+        columns = min(section.answered, self.scene.width - section.left)
+        return strip[..., : row.below - row.first, :columns]
+
+    def _answer(self, blend: RowBlend, row: _Row, strip: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Answer a row of tiles and keep what is final of it: pixels of the map [layers, rows, columns]."""
-        unfinished, chip = self.file.unfinished, self.encoding.chip
-        for column, answer in self._tiles(section, row, strip):
+        unfinished, chip, section = self.file.unfinished, self.encoding.chip, row.section
+        for column, answer in self._tiles(section, row.first, strip):
             blend.add(column, answer.reshape(chip, chip, self.outputs))
-        before = None
+        before, rows = None, row.below - row.first
         if section.left_margin:
             shape = (rows, section.left_margin, self.outputs + 1)
-            before = unfinished.read_margin(number - 1, row, shape)
+            before = unfinished.read_margin(row.number - 1, row.first, shape)
         answers, margin = blend.take(rows, before)
         if section.margin:
-            unfinished.write_margin(number, row, margin)
+            unfinished.write_margin(row.number, row.first, margin)
         answers[np.isnan(pixels).all(axis=tuple(range(pixels.ndim - 2)))] = np.nan
         written = self.layers.encode(answers)
-        self.file.write(row, section.left, written)
-        is_last = row + rows == self.scene.height
-        if is_last:
-            self.file.record(Progress(number + 1, 0, blend.carried(0)))
+        self.file.write(row.first, section.left, written)
+        if row.below == self.scene.height:
+            self.file.record(Progress(row.number + 1, 0, blend.carried(0)))
         elif unfinished.is_due:
-            self.file.record(Progress(number, row + rows, blend.carried(chip - rows)))
+            self.file.record(Progress(row.number, row.below, blend.carried(chip - rows)))
         return written
 
     def _tiles(self, section: Section, row: int, strip: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -226,6 +253,15 @@ class _Answering:
     def _sample(self, row: int, column: int, tile: np.ndarray) -> Sample:
         pixels = np.ascontiguousarray(tile)
         return sample_of(chip_of(self.scene, row, column, pixels, self.encoding.bands), self.encoding)
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, of which the next one is made, in a thread of its own, while one is in use."""
+    with ThreadPoolExecutor(1, "reading") as reader:
+        coming = reader.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = reader.submit(next, items, None)
+            yield item
 
 
 @dataclass(frozen=True)

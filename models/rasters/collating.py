@@ -24,18 +24,27 @@ def collated(samples: Sequence[Sample], reader: BandReader, dates: int, patch: i
     sources = [int(sample.get("source", 0)) for sample in samples]
     for sample, source in zip(samples, sources, strict=True):
         _check(sample["pixels"].shape, reader, source, dates, patch)
-    shapes = np.array([sample["pixels"].shape for sample in samples])
-    pixels = np.full((len(samples), *shapes.max(0)), np.nan, np.float32)
-    for image, sample, shape in zip(pixels, samples, shapes, strict=True):
-        image[tuple(slice(side) for side in shape)] = sample["pixels"]
+    pixels = torch.from_numpy(_padded([sample["pixels"] for sample in samples]))
     batch = {
         "size": torch.tensor([tokens_of(sample, patch) for sample in samples]),
         "source": torch.tensor(sources),
-        "pixels": torch.from_numpy(pixels).nan_to_num_(*(torch.nan,) * 3),  # infinite is no data either
+        "pixels": pixels.nan_to_num_(*(torch.nan,) * 3),  # infinite is no data either
     }
     for name in samples[0].keys() - {"pixels", "source"}:
         batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
     return batch
+
+
+def _padded(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images float32 [..., C, H, W], NaN where they are smaller than the largest."""
+    shapes = np.array([image.shape for image in images])
+    largest = tuple(shapes.max(0))
+    if (shapes == largest).all():
+        return np.stack(images, dtype=np.float32, casting="same_kind")
+    padded = np.full((len(images), *largest), np.nan, np.float32)
+    for place, image in zip(padded, images, strict=True):
+        place[tuple(slice(side) for side in image.shape)] = image
+    return padded
 
 
 def tokens_of(sample: Sample, patch: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -35,6 +37,7 @@ from domains.geospatial import GEOSPATIAL
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.map_layers import PALETTE, layers_of
 from domains.geospatial.maps import write_map
+from domains.geospatial.scenes import Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
@@ -214,6 +217,47 @@ def test_classes_without_colours_get_some_that_can_be_told_apart() -> None:
 
 
 # -------------------------------------------------------------------------------- as users open a scene
+
+
+def test_the_next_row_of_tiles_is_read_while_one_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Scene.read
+    read_rows: list[int] = []
+    second_is_read = threading.Event()
+
+    def told(scene: Scene, row: int, *where: Any) -> np.ndarray:
+        pixels = read(scene, row, *where)
+        read_rows.append(row)
+        if len(read_rows) == 2:
+            second_is_read.set()
+        return pixels
+
+    def waiting(pixels: np.ndarray) -> np.ndarray:
+        assert second_is_read.wait(20), "nothing is read beside the first row of tiles"
+        return burnt(pixels)
+
+    monkeypatch.setattr(Scene, "read", told)
+    write_scene(tmp_path / "scene.tif", 45, 20)
+    make(tmp_path / "scene.tif", BURNT, waiting, tmp_path / "map.tif")
+    assert read_rows == sorted(set(read_rows))
+
+
+def test_a_row_that_cannot_be_read_while_one_is_answered_ends_the_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Scene.read
+
+    def failing(scene: Scene, row: int, *where: Any) -> np.ndarray:
+        if row:
+            raise GroundworkError("scene.tif is damaged")
+        return read(scene, row, *where)
+
+    monkeypatch.setattr(Scene, "read", failing)
+    write_scene(tmp_path / "scene.tif", 45, 20)
+    with pytest.raises(GroundworkError, match="damaged"):
+        make(tmp_path / "scene.tif", BURNT, burnt, tmp_path / "map.tif")
+    assert not (tmp_path / "map.tif").exists()
 
 
 def test_the_domain_maps_a_scene_that_fits_the_model_and_refuses_one_that_does_not(tmp_path: Path) -> None:
