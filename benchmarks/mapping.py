@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,36 +23,70 @@ import torch
 from domains.abilities import MapWriter
 from domains.contract import Sample
 from domains.geospatial.maps import STREAMED
+from domains.geospatial.quick_look import Composite
+from domains.geospatial.scenes import Scene
 from models.encoder import Batch
 from models.predictor import Predictor
 
-PASSES = 15
-"""Passes that are looked at together."""
+
+class Pass(NamedTuple):
+    """A forward pass of a model."""
+
+    tiles: int
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
 
 
 class ModelClock:
     """Seconds that the forward passes of a predictor's models take by themselves.
 
-    Beside some passes the next rows are read, which slows them: by tile, the median of a few passes one after
-    the other stands for each of them. Most have the processor to themselves, and all of them the same moods
-    of the machine.
+    Beside some of them the next rows of a scene are read, which slows them: what such a pass takes by itself
+    is the mean of those of as many tiles beside which nothing was read.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self._began = 0.0
-        self._passes: list[tuple[int, float]] = []
-        """Tiles and seconds of each."""
+        self._passes: list[Pass] = []
+        self._reads: list[tuple[float, float]] = []
+        """When each began and ended."""
         for model in predictor.models:
             model.register_forward_pre_hook(self._start)
             model.register_forward_hook(self._stop)
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear of all that is read meanwhile."""
+        with (
+            patch.object(Scene, "read", self._timed(Scene.read)),
+            patch.object(Composite, "add", self._timed(Composite.add)),
+        ):
+            yield
+
     @property
     def seconds(self) -> float:
-        total = 0.0
-        for first in range(0, len(self._passes), PASSES):
-            together = self._passes[first : first + PASSES]
-            total += sum(tiles for tiles, _ in together) * median(took / tiles for tiles, took in together)
-        return total
+        alone, total = defaultdict[int, list[float]](list), 0.0
+        disturbed: list[Pass] = []
+        for each in self._passes:
+            if any(began < each.ended and each.began < ended for began, ended in self._reads):
+                disturbed.append(each)
+            else:
+                alone[each.tiles].append(each.seconds)
+                total += each.seconds
+        return total + sum(mean(alone[each.tiles] or [each.seconds]) for each in disturbed)
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:
+            began = perf_counter()
+            try:
+                return function(*given)
+            finally:
+                self._reads.append((began, perf_counter()))
+
+        return timed
 
     def _start(self, *_: Any) -> None:
         self._began = perf_counter()
@@ -57,7 +94,7 @@ class ModelClock:
     def _stop(self, model: Any, inputs: tuple[Batch, ...], *_: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self._passes.append((len(inputs[0]["pixels"]), perf_counter() - self._began))
+        self._passes.append(Pass(len(inputs[0]["pixels"]), self._began, perf_counter()))
 
 
 def make_map(
@@ -80,7 +117,9 @@ def make_map(
     writer, target = cast(MapWriter, predictor.domain), predictor.pixel_target
     if target is None:
         raise TypeError("a map is made by a model that answers pixels")
-    writer.write_map(source, target, predict or predictor.predict_pixels, path, {"model": "benchmark"}, hear)
+    answer = predict or predictor.predict_pixels
+    with clock.listening():
+        writer.write_map(source, target, answer, path, {"model": "benchmark"}, hear)
     return {
         "model_s": clock.seconds,
         "stream_s": streamed - began,
