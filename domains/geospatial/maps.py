@@ -259,9 +259,12 @@ def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The items, of which the next one is made, in a thread of its own, while one is in use."""
     with ThreadPoolExecutor(1, "reading") as reader:
         coming = reader.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = reader.submit(next, items, None)
-            yield item
+        try:
+            while (item := coming.result()) is not None:
+                coming = reader.submit(next, items, None)
+                yield item
+        finally:
+            del coming  # whose error would hold this frame, and that the error: and with them an open raster
 
 
 @dataclass(frozen=True)

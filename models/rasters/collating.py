@@ -40,7 +40,8 @@ def _padded(images: Sequence[np.ndarray]) -> np.ndarray:
     shapes = np.array([image.shape for image in images])
     largest = tuple(shapes.max(0))
     if (shapes == largest).all():
-        return np.stack(images, dtype=np.float32, casting="same_kind")
+        # In an array of our own: the batch lies in the order of its axes, however its images do.
+        return np.stack(images, out=np.empty((len(images), *largest), np.float32), casting="same_kind")
     padded = np.full((len(images), *largest), np.nan, np.float32)
     for place, image in zip(padded, images, strict=True):
         place[tuple(slice(side) for side in image.shape)] = image

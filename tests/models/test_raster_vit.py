@@ -237,6 +237,13 @@ def test_masks_follow_the_generator_or_the_seed(encoder: RasterViT) -> None:
     assert not torch.equal(first, other)
 
 
+def test_images_in_any_order_of_memory_make_the_same_batch(encoder: RasterViT) -> None:
+    samples = textures(2, 3, 32)
+    batch = encoder.collate([{"pixels": np.asfortranarray(sample["pixels"])} for sample in samples])
+    assert batch["pixels"].is_contiguous()
+    assert batch["pixels"].equal(encoder.collate(samples)["pixels"])
+
+
 def test_batch_mates_change_nothing_in_pretraining(encoder: RasterViT) -> None:
     """A chip that shows fewer patches than its neighbour is embedded as if it were alone."""
     samples = textures(2, 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from domains.geospatial import GEOSPATIAL
 from domains.geospatial.bands import RasterEncoding
 from domains.geospatial.map_layers import PALETTE, layers_of
 from domains.geospatial.maps import write_map
+from domains.geospatial.opened import KEPT_OPEN
 from domains.geospatial.scenes import Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -258,6 +261,23 @@ def test_a_row_that_cannot_be_read_while_one_is_answered_ends_the_map(
     with pytest.raises(GroundworkError, match="damaged"):
         make(tmp_path / "scene.tif", BURNT, burnt, tmp_path / "map.tif")
     assert not (tmp_path / "map.tif").exists()
+
+
+def test_scenes_that_cannot_be_read_are_let_go_of(tmp_path: Path) -> None:
+    path = tmp_path / "scene.tif"
+    write_scene(path, 200, 200, tiled=True, blockxsize=16, blockysize=16)
+    whole = path.read_bytes()
+    gc.disable()  # what lives on until it comes by holds files open
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(2 * KEPT_OPEN):
+            damaged = tmp_path / f"damaged{number}.tif"
+            damaged.write_bytes(whole[: len(whole) * 3 // 4])
+            with pytest.raises(GroundworkError, match="damaged"):
+                make(damaged, BURNT, burnt, tmp_path / "map.tif")
+        assert len(os.listdir("/proc/self/fd")) - before <= KEPT_OPEN
+    finally:
+        gc.enable()
 
 
 def test_the_domain_maps_a_scene_that_fits_the_model_and_refuses_one_that_does_not(tmp_path: Path) -> None:
