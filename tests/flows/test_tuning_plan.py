@@ -47,10 +47,12 @@ def test_few_records_are_passed_over_more_often() -> None:
     assert plan("sample", 10).training.epochs == 60
 
 
-def test_samples_that_are_shown_ever_differently_are_passed_over_as_often_as_without_a_foundation() -> None:
-    assert plan("sample", 10**6, varies=True).training.epochs == 30
+def test_samples_that_are_shown_ever_differently_are_passed_over_more_often() -> None:
+    assert plan("sample", 10**6, varies=True).training.epochs == 15
+    assert plan("sample", 800, varies=True).training.epochs == 30  # 750 steps of 32
     assert plan("sample", 10, varies=True).training.epochs == 60
     assert plan("pixel", 10**6, varies=True).training.epochs == 10
+    assert plan("sample", 10**6, varies=True, has_foundation=False).training.epochs == 30
 
 
 def test_on_a_foundation_a_head_of_pixels_learns_fast_and_lower_layers_slowly() -> None:
@@ -73,8 +75,12 @@ def test_the_last_weights_are_kept_where_the_few_scenes_to_choose_by_say_little(
     assert plan("pixel").parameters["chosen_weights"] == "last"
     assert plan("pixel", epochs=20).patience == 15
     assert plan("pixel", patience=3).patience == 3
+    assert plan("sample", varies=True).parameters["chosen_weights"] == "last"
     for other in (
         plan("sample"),
+        plan("sample", varies=True, has_foundation=False),
+        plan("sample", varies=True, mode="lora"),
+        plan("sample", varies=True, epochs=10),
         plan("pixel", has_foundation=False),
         plan("pixel", mode="probe"),
     ):
