@@ -73,8 +73,6 @@ class Encoder(PreTrainedModel):
     encoders whose layers can learn at rates of their own."""
     fills_matrix_units: ClassVar[bool] = False
     """Whether its products are so large that bfloat16 speeds up its training on a CPU with matrix units."""
-    varies: ClassVar[bool] = False
-    """Whether ``augment`` shows samples ever differently."""
 
     @classmethod
     def create(cls, preset: Size, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:
@@ -138,6 +136,11 @@ class Encoder(PreTrainedModel):
         What is drawn follows torch's seed. Here: as they are.
         """
         return batch, labels
+
+    @property
+    def varies(self) -> bool:
+        """Whether ``augment`` shows samples ever differently."""
+        return type(self).augment is not Encoder.augment
 
     @property
     def dense_width(self) -> int:

@@ -50,7 +50,6 @@ class RasterViT(Encoder):
     presets: ClassVar = PRESETS
     top_modules: ClassVar = ["norm"]
     fills_matrix_units: ClassVar = True
-    varies: ClassVar = True
     lora_modules: ClassVar = [
         "query_key_value",
         "attention_output",

@@ -28,6 +28,7 @@ from transformers import AutoModel
 from domains.contract import GroundworkError, Target, TargetSpec
 from domains.geospatial import GEOSPATIAL, RasterEncoding
 from models.encoder import parameter_count
+from models.molecules.graph_transformer import GraphTransformer
 from models.pretraining import PretrainingModel
 from models.rasters import vit
 from models.rasters.band_differences import band_differences
@@ -235,6 +236,11 @@ def test_masks_follow_the_generator_or_the_seed(encoder: RasterViT) -> None:
     again = encoder.masked_forward(batch, [PATCH], 0.5).targets["patch"]
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_an_encoder_that_augments_says_so(encoder: RasterViT) -> None:
+    assert encoder.varies
+    assert not GraphTransformer.create("tiny").varies
 
 
 def test_images_in_any_order_of_memory_make_the_same_batch(encoder: RasterViT) -> None:
