@@ -17,6 +17,7 @@ from flows.figures import promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.labelled import LabelledData, describe_task, label
+from flows.pixelwise import weigh_pixelwise
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
@@ -53,7 +54,7 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         models, result, foundation = journal.step("train", lambda: tune(run, data, after, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
-            process = journal.step("compare", lambda: stack(run, data, models, foundation))
+            process = journal.step("compare", lambda: _stacked(run, data, models, foundation))
             contract = _contract(run, data, models, process, foundation)
             predictor = Predictor.save(saved, contract, *(model.cpu() for model in models), process=process)
             seed = settings.part(TrainingSettings).seed
@@ -136,6 +137,14 @@ def _labelled(
     if distances is not None:
         journal.say(leakage.said(distances, domain.noun))
     return data, weights
+
+
+def _stacked(
+    run: TrainingRun, data: LabelledData, models: Sequence[TaskModel], foundation: str
+) -> GaussianProcess | None:
+    """What answers beside the models gets its weight: the pixelwise models in them, or a Gaussian process."""
+    weigh_pixelwise(run, data, models)
+    return stack(run, data, models, foundation)
 
 
 def _contract(

@@ -115,5 +115,10 @@ def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np
             chances = mixed if target.kind == "multiclass" else np.hstack([1 - mixed, mixed])
             right = chances[np.arange(len(truth)), truth.astype(int)]
             likelihoods.append(float(np.log(np.maximum(right, LEAST_CHANCE)).sum()))
-    posterior = BEFOREHAND * np.exp(BELIEF * (np.array(likelihoods) - max(likelihoods)))
-    return float(posterior @ WEIGHTS / posterior.sum())
+    return believed(np.array(likelihoods), WEIGHTS, BEFOREHAND)
+
+
+def believed(likelihoods: np.ndarray, weights: np.ndarray, beforehand: np.ndarray) -> float:
+    """Posterior mean of ``weights`` [k], by the logarithms of their likelihoods and their chances before."""
+    posterior = beforehand * np.exp(BELIEF * (likelihoods - likelihoods.max()))
+    return float(posterior @ weights / posterior.sum())

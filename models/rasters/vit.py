@@ -108,8 +108,11 @@ class RasterViT(Encoder):
 
     @property
     def pixel_channels(self) -> int:
-        bands = len((self.config.encoding or {})["bands"])
-        return (bands + len(band_pairs(bands))) * self.dates
+        return len((self.config.encoding or {})["bands"]) * self.dates + self.contrast_count
+
+    @property
+    def contrast_count(self) -> int:
+        return len(band_pairs(len((self.config.encoding or {})["bands"]))) * self.dates
 
     def asked_width(self, target: TargetSpec) -> int:
         width = int(self.config.hidden_size)
@@ -248,15 +251,20 @@ class RasterViT(Encoder):
         mask = patches.share > 0
         return Embeddings(tokens, pooled_of(tokens, mask), mask)
 
+    def contrasts(self, batch: Batch) -> torch.Tensor:
+        """Differences of bands, dates one behind the other."""
+        return band_differences(batch["pixels"]).flatten(1, -3)
+
     def dense(self, batch: Batch) -> DenseFeatures:
         patches = self.cut(batch)
         tokens = self.embed(patches)
         # Dates lie behind one another, so that a head sees what has changed.
-        pixels = [patches.pixels.flatten(1, -3), band_differences(batch["pixels"]).flatten(1, -3)]
+        bands, contrasts = patches.pixels.flatten(1, -3), self.contrasts(batch).nan_to_num(0.0)
         return DenseFeatures(
             tokens.unflatten(1, patches.grid).permute(0, 1, 4, 2, 3).flatten(1, 2),
-            torch.cat(pixels, 1).nan_to_num(0.0).to(tokens.dtype),
-            pixels[0].isfinite().any(1),
+            torch.cat([bands.nan_to_num(0.0), contrasts], 1).to(tokens.dtype),
+            contrasts,
+            bands.isfinite().any(1),
         )
 
     def masked_forward(

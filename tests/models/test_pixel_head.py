@@ -15,7 +15,8 @@ def features(count: int, side: int, patch: int, seed: int = 0) -> DenseFeatures:
     chance = torch.Generator().manual_seed(seed)
     tokens = torch.randn(count, TOKENS, side // patch, side // patch, generator=chance)
     pixels = torch.randn(count, PIXELS, side, side, generator=chance)
-    return DenseFeatures(tokens, pixels, torch.ones(count, side, side, dtype=torch.bool))
+    valid = torch.ones(count, side, side, dtype=torch.bool)
+    return DenseFeatures(tokens, pixels, pixels[:, :1], valid)
 
 
 @pytest.fixture
