@@ -58,6 +58,7 @@ FLOW = (
     "evaluation",
     "finetune",
     "labelled",
+    "pixelwise",
     "stacking",
     "starting_point",
     "tune",

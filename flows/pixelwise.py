@@ -74,7 +74,7 @@ def share_by(model: TaskModel, data: LabelledData) -> float:
         for place in range(len(samples)):
             sample = samples[place]
             features = encoder.dense(encoder.collate([sample]))
-            truth = torch.from_numpy(pixel_labels(target, sample[label_array(target.name)])).float()
+            truth = torch.tensor(pixel_labels(target, sample[label_array(target.name)]), dtype=torch.float32)
             truth = truth.reshape(-1, 1).masked_fill(~features.valid.reshape(-1, 1), torch.nan)
             if truth.isfinite().any():
                 tuned, alone = model.head(features)[0], model.pixelwise(features.contrasts)[0]
