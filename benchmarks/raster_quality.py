@@ -61,6 +61,7 @@ FLOW = (
     "pixelwise",
     "stacking",
     "starting_point",
+    "temperatures",
     "tune",
     "tuning_plan",
     "yardstick",

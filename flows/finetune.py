@@ -22,6 +22,7 @@ from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
 from flows.stacking import is_wanted, stack
+from flows.temperatures import set_temperatures
 from flows.tune import computed_features, tune
 from flows.warm_start import WarmStart
 from models.gaussian_process import GaussianProcess
@@ -142,7 +143,12 @@ def _labelled(
 def _stacked(
     run: TrainingRun, data: LabelledData, models: Sequence[TaskModel], foundation: str
 ) -> GaussianProcess | None:
-    """What answers beside the models gets its weight: the pixelwise models in them, or a Gaussian process."""
+    """The models become as sure as they should, and what answers beside them gets its weight.
+
+    That is the pixelwise models in them, or a Gaussian process.
+    """
+    for place, temperature in set_temperatures(data, models).items():
+        run.tracked.log_metrics({f"temperature_{place}": temperature})
     weigh_pixelwise(run, data, models)
     return stack(run, data, models, foundation)
 

@@ -12,7 +12,7 @@ BATCH = 32
 FEWEST_AT_ONCE, MANY_STEPS = 8, 128
 """Where pixels carry the labels, fewer records say as much, as long as an epoch has no more steps."""
 
-FEWEST_EPOCHS = {"foundation": 10, "varied": 15, "nothing": 30}
+FEWEST_EPOCHS = {"foundation": 10, "varied": 30, "nothing": 30}
 FEWEST_STEPS = {"foundation": 300, "varied": 750, "nothing": 600}
 """By what a model begins with; ``varied`` is a foundation whose encoder shows samples anew at every pass."""
 MOST_EPOCHS = 60
@@ -66,18 +66,18 @@ def plan_tuning(
 
     ``varies`` says whether the encoder augments its samples, see ``Encoder.varies``.
     The rate falls to nothing by the last epoch, and the weights that are kept come from there more often than
-    not: too many epochs cost more than they bring. On top of a foundation the last are kept, unless epochs or
-    patience were asked for, where the loss on validation rows is a poor judge. Where pixels are labelled, the
-    few scenes to choose by differ more from what comes than one epoch from the next; and where samples are
-    shown anew at every pass, a model that is ever surer of itself loses more by its errors than it gains by
-    making fewer, and would be taken from the middle of the schedule.
+    not: too many epochs cost more than they bring. Where the loss on validation rows is a poor judge the last
+    are kept, unless epochs or patience were asked for. Where pixels are labelled, on a foundation, the few
+    scenes to choose by differ more from what comes than one epoch from the next; and where samples are shown
+    anew at every pass, a model that is ever surer of itself loses more by its errors than it gains by making
+    fewer, and would be taken from the middle of the schedule.
     """
     batch = training.batch_size or suiting_batch(records, level)
     every_weight = tuning.mode in ("full", "ensemble")
     by_layer = every_weight and has_foundation and level == "pixel"
     # A chip whose pixels are labelled says thousands of things at each pass.
-    is_varied = every_weight and has_foundation and level == "sample" and varies
-    begun = "varied" if is_varied else "foundation" if has_foundation else "nothing"
+    is_varied = every_weight and level == "sample" and varies
+    begun = ("varied" if is_varied else "foundation") if has_foundation else "nothing"
     steps = -(-records // batch)
     suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
     rate = RATE_OF_PIXELS if by_layer else LEARNING_RATES[tuning.mode]

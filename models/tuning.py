@@ -19,6 +19,9 @@ from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
 from models.targets import is_pixel_task
 
+SMOOTHING = 0.1
+"""Share of a label that is spread over all classes."""
+
 
 class Head(nn.Module):
     """Pooled embedding [B, D], and what was computed of each sample [B, F] -> raw outputs [B, outputs]."""
@@ -144,7 +147,10 @@ class TaskModel(nn.Module):
         return is_pixel_task(self.targets)
 
     def fit_scaling(self, labels: np.ndarray) -> None:
-        """Set mean and scale of the regression outputs from training labels [n, targets]."""
+        """Set mean and scale of the regression outputs from training labels [n, targets].
+
+        Classes have 0 and 1, or the inverse of a temperature as their scale.
+        """
         for column, (target, outputs) in enumerate(self.slices()):
             if target.kind == "regression":
                 self.mean[outputs] = float(np.nanmean(labels[:, column]))
@@ -187,6 +193,8 @@ class TaskModel(nn.Module):
     ) -> torch.Tensor:
         """Mean over targets of the mean loss over measured labels.
 
+        In training, labels of several classes are smoothed (Szegedy et al., CVPR 2016), so that surer answers
+        are not for ever better. Probabilities are too modest then, for which ``scale`` makes up.
         ``signs`` int8, shaped as ``labels``, is +1 where the truth is at least the label, -1 where at most:
         there, a prediction beyond the label costs nothing (a one-sided loss, as of a Tobit model).
         """
@@ -206,7 +214,8 @@ class TaskModel(nn.Module):
             elif target.kind == "binary":
                 losses.append(F.binary_cross_entropy_with_logits(predicted[:, 0], truth))
             else:
-                losses.append(F.cross_entropy(predicted, truth.long()))
+                smoothed = SMOOTHING if self.training and not self.answers_pixels else 0.0
+                losses.append(F.cross_entropy(predicted, truth.long(), label_smoothing=smoothed))
         return torch.stack(losses).mean() if losses else logits.sum() * 0
 
     def outputs(self, logits: torch.Tensor) -> torch.Tensor:
@@ -214,9 +223,9 @@ class TaskModel(nn.Module):
         values = logits * self.scale + self.mean
         for target, outputs in self.slices():
             if target.kind == "binary":
-                values[..., outputs] = torch.sigmoid(logits[..., outputs])
+                values[..., outputs] = torch.sigmoid(values[..., outputs])
             elif target.kind == "multiclass":
-                values[..., outputs] = torch.softmax(logits[..., outputs], -1)
+                values[..., outputs] = torch.softmax(values[..., outputs], -1)
         return values
 
 
