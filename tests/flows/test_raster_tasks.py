@@ -172,6 +172,37 @@ def test_what_has_more_than_two_classes_is_no_multilabel(module_home: Home, tile
         finetune(module_home, tiles, task="multilabel", target=["split"], name="no")
 
 
+# ------------------------------------------------------------------------------------------ several classes
+
+
+def test_each_of_several_classes_is_as_probable_as_validation_chips_say(
+    module_home: Home, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    lines = ["path,cover,split"]
+    for index in range(60):
+        level = [800, 2400, 4000][index % 3] + random.normal(0, 200, (3, 16, 16))
+        write_scene(tmp_path / f"{index:02}.tif", level.clip(100).astype(np.uint16), BANDS, index)
+        side = "test" if index >= 48 else "val" if index >= 30 else "train"
+        lines.append(f"{index:02}.tif,{['water', 'plants', 'soil'][index % 3]},{side}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    ensemble = {"mode": "ensemble", "members": 2}
+    made = finetune(
+        module_home, tmp_path, name="cover", split="given", target=["cover"], epochs=15, **ensemble
+    )
+    _, predictor = registry.load("cover")
+    inverse = [model.get_buffer("scale") for model in predictor.models]
+    assert all((values == values[0]).all() for values in inverse)
+    logged = mlflow.get_run(made.run_id).data.metrics
+    assert logged["test_accuracy"] == 1
+    assert logged["temperature_0"] == pytest.approx(np.mean([1 / float(values[0]) for values in inverse]))
+    # Smoothed labels alone would never say more than nine in ten.
+    assert logged["temperature_0"] < 0.95
+    answers = pd.read_parquet(run("predict", module_home, model="cover", dataset=str(tmp_path)).path)
+    chances = answers[[f"cover_probability_{name}" for name in ("water", "plants", "soil")]]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-5)
+
+
 # -------------------------------------------------------------------------------------------- split by time
 
 
