@@ -55,7 +55,8 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         models, result, foundation = journal.step("train", lambda: tune(run, data, after, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
-            process = journal.step("compare", lambda: _stacked(run, data, models, foundation))
+            journal.step("calibrate", lambda: _calibrate(run, data, models))
+            process = journal.step("compare", lambda: stack(run, data, models, foundation))
             contract = _contract(run, data, models, process, foundation)
             predictor = Predictor.save(saved, contract, *(model.cpu() for model in models), process=process)
             seed = settings.part(TrainingSettings).seed
@@ -140,17 +141,9 @@ def _labelled(
     return data, weights
 
 
-def _stacked(
-    run: TrainingRun, data: LabelledData, models: Sequence[TaskModel], foundation: str
-) -> GaussianProcess | None:
-    """The models become as sure as they should, and what answers beside them gets its weight.
-
-    That is the pixelwise models in them, or a Gaussian process.
-    """
-    for place, temperature in set_temperatures(data, models).items():
-        run.tracked.log_metrics({f"temperature_{place}": temperature})
+def _calibrate(run: TrainingRun, data: LabelledData, models: Sequence[TaskModel]) -> None:
+    set_temperatures(run, data, models)
     weigh_pixelwise(run, data, models)
-    return stack(run, data, models, foundation)
 
 
 def _contract(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from domains.contract import Target
 from domains.shards import label_array
 from flows.jobs import TrainingRun
 from flows.labelled import LabelledData
@@ -14,14 +16,19 @@ from flows.stacking import believed
 from models.encoder import Encoder
 from models.pixelwise import MOST_PIXELS
 from models.predictor import encoder_of
+from models.settings import TrainingSettings
 from models.targets import pixel_labels
 from models.tuning import TaskModel
 
 MOST_CHIPS = 1024
-"""Training samples whose pixels are drawn from."""
+"""Samples of a side whose pixels are drawn from."""
+MOST_OF_A_CHIP = 4096
+"""Pixels of a validation sample that are asked for."""
 WEIGHTS = np.linspace(0, 1, 21)
 BEFOREHAND = np.full(len(WEIGHTS), 1 / len(WEIGHTS))
 """Chance of each weight."""
+BELIEF = 0.1
+"""Each validation sample counts as a tenth of one: chips of a scene say much the same."""
 
 
 def fit_pixelwise(model: TaskModel, data: LabelledData, seed: int) -> None:
@@ -32,31 +39,27 @@ def fit_pixelwise(model: TaskModel, data: LabelledData, seed: int) -> None:
     if model.pixelwise is None:
         return
     random = np.random.default_rng(seed)
-    chosen = np.sort(random.permutation(data.split.train)[:MOST_CHIPS])
-    samples, target = data.store.subset(chosen), data.task.targets[0]
-    encoder = encoder_of(model)
-    contrasts, truths = [], []
-    for place in range(len(chosen)):
+    samples, encoder = _drawn(data, data.split.train, random), encoder_of(model)
+    most = -(-MOST_PIXELS // len(samples))
+    contrasts, codes = [], []
+    for place in range(len(samples)):
         sample = samples[place]
         found = encoder.contrasts(encoder.collate([sample]))[0].flatten(1).T.numpy()
-        truth = pixel_labels(target, sample[label_array(target.name)]).ravel()
+        truth = _codes(data.task.targets[0], sample)
         known = np.flatnonzero(np.isfinite(truth) & np.isfinite(found).any(1))
-        drawn = random.permutation(known)[: -(-MOST_PIXELS // len(chosen))]
-        contrasts.append(np.nan_to_num(found[drawn]))
-        truths.append(truth[drawn])
-    scaled = np.concatenate(truths)
-    if target.kind == "regression":
-        scaled = (scaled - float(model.mean[0])) / float(model.scale[0])
-    model.pixelwise.fit(target, np.concatenate(contrasts), scaled)
+        drawn = random.permutation(known)[:most]
+        contrasts.append(found[drawn])
+        codes.append(truth[drawn])
+    model.pixelwise.fit(np.concatenate(contrasts), np.concatenate(codes))
 
 
 def weigh_pixelwise(run: TrainingRun, data: LabelledData, models: Sequence[TaskModel]) -> None:
     """Give the pixelwise model of each of ``models`` its share, by the validation samples."""
-    shares = []
+    seed, shares = run.job.settings.part(TrainingSettings).seed, []
     for number, model in enumerate(models, start=1):
         if model.pixelwise is None or not model.pixelwise.weight.any():
             continue
-        share = share_by(model.cpu().eval(), data)
+        share = share_by(model.cpu().eval(), data, seed)
         model.pixelwise.share.fill_(share)
         shares.append(share)
         run.tracked.log_metrics({"pixelwise_weight": share}, number)
@@ -64,26 +67,32 @@ def weigh_pixelwise(run: TrainingRun, data: LabelledData, models: Sequence[TaskM
         run.job.journal.say(f"a pixelwise model answers beside it, with a weight of {np.mean(shares):.2f}")
 
 
-def share_by(model: TaskModel, data: LabelledData) -> float:
+def share_by(model: TaskModel, data: LabelledData, seed: int) -> float:
     """The mean of the posterior of its weight, by validation samples; each is one observation."""
-    target, samples = data.task.targets[0], data.store.subset(data.split.val)
+    random = np.random.default_rng(seed)
+    samples, target = _drawn(data, data.split.val, random), data.task.targets[0]
     encoder: Encoder = encoder_of(model)
     assert model.pixelwise is not None  # noqa: S101 - narrows the type
-    losses = []
+    total = np.zeros(len(WEIGHTS))
     with torch.inference_mode():
         for place in range(len(samples)):
             sample = samples[place]
             features = encoder.dense(encoder.collate([sample]))
-            truth = torch.tensor(pixel_labels(target, sample[label_array(target.name)]), dtype=torch.float32)
-            truth = truth.reshape(-1, 1).masked_fill(~features.valid.reshape(-1, 1), torch.nan)
-            if truth.isfinite().any():
-                tuned, alone = model.head(features)[0], model.pixelwise(features.contrasts)[0]
-                mixed = [model.loss(torch.lerp(tuned, alone, weight), truth) for weight in WEIGHTS.tolist()]
-                losses.append([float(loss) for loss in mixed])
-    if not losses:
-        return float(BEFOREHAND @ WEIGHTS)
-    total = np.sum(losses, 0)
-    if target.kind == "regression":
-        # The noise is not known: its own maximum is taken, which gives the profile likelihood.
-        total = 0.5 * len(losses) * np.log(np.maximum(total, 1e-12))
-    return believed(-total, WEIGHTS, BEFOREHAND)
+            codes = _codes(target, sample)
+            known = np.flatnonzero(np.isfinite(codes) & features.valid.flatten().numpy())
+            if not len(known):
+                continue
+            drawn = random.permutation(known)[:MOST_OF_A_CHIP]
+            tuned, alone = model.head(features)[0, drawn], model.pixelwise(features.contrasts)[0, drawn]
+            truth = torch.from_numpy(codes[drawn])[:, None]
+            total += [float(model.loss(torch.lerp(tuned, alone, it), truth)) for it in WEIGHTS.tolist()]
+    return believed(-total, WEIGHTS, BEFOREHAND, BELIEF)
+
+
+def _drawn(data: LabelledData, side: np.ndarray, random: np.random.Generator) -> Sequence[Any]:
+    return data.store.subset(np.sort(random.permutation(side)[:MOST_CHIPS]))
+
+
+def _codes(target: Target, sample: Any) -> np.ndarray:
+    """Of the classes of a sample's pixels, float32 [pixels], NaN where not labelled."""
+    return pixel_labels(target, sample[label_array(target.name)]).astype(np.float32).ravel()

@@ -7,7 +7,8 @@ where they look better than they are, and the process will have learnt from them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from domains.contract import GroundworkError, Target
 from flows.jobs import TrainingRun
 from flows.labelled import LabelledData
 from flows.starting_point import foundation_encoder
-from models.encoder import Encoder
+from models.encoder import Batch, Encoder
 from models.gaussian_process import BATCH, GaussianProcess, extended, fit
+from models.predictor import encoder_of
 from models.settings import TrainingSettings, TuningSettings
 from models.targets import is_pixel_task
 from models.tuning import TaskModel
@@ -83,19 +85,27 @@ def _answers(
     data: LabelledData, side: np.ndarray, models: Sequence[TaskModel], process: GaussianProcess
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the networks (their mean) and the process answer, both [n, outputs]."""
-    samples = data.store.subset(side)
-    tuned, compared = [], []
     for model in models:
         model.cpu().eval()
-    encoder: Encoder = models[0].encoder  # type: ignore[assignment]
+
+    def both(batch: Batch) -> torch.Tensor:
+        tuned = torch.stack([model.outputs(model(batch)["logits"]) for model in models]).mean(0)
+        return torch.stack([tuned, process(batch)], 1)
+
+    tuned, compared = answered(data.store.subset(side), encoder_of(models[0]), both).unbind(1)
+    return tuned.numpy(), compared.numpy()
+
+
+def answered(
+    samples: Sequence[Any], encoder: Encoder, answer: Callable[[Batch], torch.Tensor]
+) -> torch.Tensor:
+    """What ``answer`` makes of samples [n, ...], asked for a batch at a time."""
+    answers = []
     with torch.inference_mode():
         for start in range(0, len(samples), BATCH):
             chosen = [samples[place] for place in range(start, min(start + BATCH, len(samples)))]
-            batch = encoder.collate(chosen)
-            outputs = [model.outputs(model(batch)["logits"]) for model in models]
-            tuned.append(torch.stack(outputs).mean(0).numpy())
-            compared.append(process(batch).numpy())
-    return np.concatenate(tuned), np.concatenate(compared)
+            answers.append(answer(encoder.collate(chosen)))
+    return torch.cat(answers)
 
 
 def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np.ndarray) -> float:
@@ -115,10 +125,13 @@ def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np
             chances = mixed if target.kind == "multiclass" else np.hstack([1 - mixed, mixed])
             right = chances[np.arange(len(truth)), truth.astype(int)]
             likelihoods.append(float(np.log(np.maximum(right, LEAST_CHANCE)).sum()))
-    return believed(np.array(likelihoods), WEIGHTS, BEFOREHAND)
+    return believed(np.array(likelihoods), WEIGHTS, BEFOREHAND, BELIEF)
 
 
-def believed(likelihoods: np.ndarray, weights: np.ndarray, beforehand: np.ndarray) -> float:
-    """Posterior mean of ``weights`` [k], by the logarithms of their likelihoods and their chances before."""
-    posterior = beforehand * np.exp(BELIEF * (likelihoods - likelihoods.max()))
+def believed(likelihoods: np.ndarray, weights: np.ndarray, beforehand: np.ndarray, belief: float) -> float:
+    """Posterior mean of ``weights`` [k], by their chances before and the logarithms of their likelihoods.
+
+    Each observation counts as ``belief`` of one.
+    """
+    posterior = beforehand * np.exp(belief * (likelihoods - likelihoods.max()))
     return float(posterior @ weights / posterior.sum())

@@ -76,14 +76,14 @@ def plan_tuning(
     every_weight = tuning.mode in ("full", "ensemble")
     by_layer = every_weight and has_foundation and level == "pixel"
     # A chip whose pixels are labelled says thousands of things at each pass.
-    is_varied = every_weight and level == "sample" and varies
-    begun = ("varied" if is_varied else "foundation") if has_foundation else "nothing"
+    is_shown_anew = every_weight and level == "sample" and varies
+    begun = ("varied" if is_shown_anew else "foundation") if has_foundation else "nothing"
     steps = -(-records // batch)
     suiting = min(MOST_EPOCHS, max(FEWEST_EPOCHS[begun], -(-FEWEST_STEPS[begun] // steps)))
     rate = RATE_OF_PIXELS if by_layer else LEARNING_RATES[tuning.mode]
     decay = tuning.layer_decay or (DECAY_OF_PIXELS if by_layer else 1.0)
     is_left_open = not (training.epochs or tuning.patience)
-    keeps: Kept = "last" if (by_layer or is_varied) and is_left_open else "best"
+    keeps: Kept = "last" if (by_layer or is_shown_anew) and is_left_open else "best"
     chosen = {
         "epochs": training.epochs or suiting,
         "batch_size": batch,

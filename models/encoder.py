@@ -40,7 +40,7 @@ class DenseFeatures(NamedTuple):
     pixels: torch.Tensor
     """[B, C, H, W]: the scaled input and what follows from it at each pixel, zero where there is no data."""
     contrasts: torch.Tensor
-    """float32 [B, R, H, W]: what of each pixel stays the same in any light, zero where it is not known."""
+    """float32 [B, R, H, W]: what of each pixel stays the same in any light, NaN where it is not known."""
     valid: torch.Tensor
     """bool [B, H, W], True where there is data."""
 

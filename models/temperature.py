@@ -1,9 +1,11 @@
 """One number that makes the probabilities of a network as sure as they come true: temperature scaling.
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017. Which class is the most probable stays.
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch.nn import functional as F
@@ -14,14 +16,18 @@ MOST_ITERATIONS = 50
 
 
 def temperature_of(logits: torch.Tensor, truth: torch.Tensor) -> float:
-    """What raw outputs [n, classes] are to be divided by, given codes [n] of the truth; of none, 1."""
+    """What raw outputs [n, members, classes] are to be divided by, given codes [n] of the truth; of none, 1.
+
+    The members' probabilities are averaged, and it is the mean that is to be right.
+    """
     log = torch.zeros((), dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([log], max_iter=MOST_ITERATIONS, line_search_fn="strong_wolfe")
     logits, truth = logits.double(), truth.long()
 
     def closure() -> torch.Tensor:
         solver.zero_grad()
-        fit = F.cross_entropy(logits * torch.exp(-log), truth, reduction="sum")
+        chances = torch.log_softmax(logits * torch.exp(-log), -1).logsumexp(1) - math.log(logits.shape[1])
+        fit = F.nll_loss(chances, truth, reduction="sum")
         loss = fit + 0.5 * (log / WIDTH) ** 2
         loss.backward()
         return loss

@@ -133,7 +133,7 @@ class TaskModel(nn.Module):
         if self.answers_pixels:
             of_pixels = LinearPixelHead if linear_head else PixelHead
             self.head = of_pixels(encoder.dense_width, encoder.pixel_channels, outputs, dropout)
-            if encoder.contrast_count and not linear_head:
+            if encoder.contrast_count and not linear_head and self.targets[0].kind != "regression":
                 self.pixelwise = PixelwiseModel(encoder.contrast_count, outputs)
         else:
             self.head = Head(width, outputs, dropout, linear_head, sum(target.size for target in computed))
@@ -193,8 +193,8 @@ class TaskModel(nn.Module):
     ) -> torch.Tensor:
         """Mean over targets of the mean loss over measured labels.
 
-        In training, labels of several classes are smoothed (Szegedy et al., CVPR 2016), so that surer answers
-        are not for ever better. Probabilities are too modest then, for which ``scale`` makes up.
+        In training, labels of several classes of samples are smoothed (Szegedy et al., CVPR 2016), so that
+        surer answers are not for ever better. Probabilities are too modest then; ``scale`` makes up for it.
         ``signs`` int8, shaped as ``labels``, is +1 where the truth is at least the label, -1 where at most:
         there, a prediction beyond the label costs nothing (a one-sided loss, as of a Tobit model).
         """

@@ -259,10 +259,10 @@ class RasterViT(Encoder):
         patches = self.cut(batch)
         tokens = self.embed(patches)
         # Dates lie behind one another, so that a head sees what has changed.
-        bands, contrasts = patches.pixels.flatten(1, -3), self.contrasts(batch).nan_to_num(0.0)
+        bands, contrasts = patches.pixels.flatten(1, -3), self.contrasts(batch)
         return DenseFeatures(
             tokens.unflatten(1, patches.grid).permute(0, 1, 4, 2, 3).flatten(1, 2),
-            torch.cat([bands.nan_to_num(0.0), contrasts], 1).to(tokens.dtype),
+            torch.cat([bands, contrasts], 1).nan_to_num(0.0).to(tokens.dtype),
             contrasts,
             bands.isfinite().any(1),
         )
