@@ -58,7 +58,6 @@ FLOW = (
     "evaluation",
     "finetune",
     "labelled",
-    "pixelwise",
     "stacking",
     "starting_point",
     "temperatures",

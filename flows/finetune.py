@@ -17,7 +17,6 @@ from flows.figures import promotion_figure, result_figure, worst_errors_page
 from flows.ingest import ingest
 from flows.jobs import Job, TrainingRun, learns_computed, training_run
 from flows.labelled import LabelledData, describe_task, label
-from flows.pixelwise import weigh_pixelwise
 from flows.promotion import Decision, decide_task
 from flows.registration import lineage, register_version
 from flows.settings import PromotionSettings, TaskSettings
@@ -55,7 +54,7 @@ def finetune(job: Job, after: WarmStart | None = None) -> Version:
         models, result, foundation = journal.step("train", lambda: tune(run, data, after, weights))
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / FOLDER
-            journal.step("calibrate", lambda: _calibrate(run, data, models))
+            journal.step("calibrate", lambda: set_temperatures(run, data, models))
             process = journal.step("compare", lambda: stack(run, data, models, foundation))
             contract = _contract(run, data, models, process, foundation)
             predictor = Predictor.save(saved, contract, *(model.cpu() for model in models), process=process)
@@ -139,11 +138,6 @@ def _labelled(
     if distances is not None:
         journal.say(leakage.said(distances, domain.noun))
     return data, weights
-
-
-def _calibrate(run: TrainingRun, data: LabelledData, models: Sequence[TaskModel]) -> None:
-    set_temperatures(run, data, models)
-    weigh_pixelwise(run, data, models)
 
 
 def _contract(

@@ -125,13 +125,5 @@ def weight_of(target: Target, truth: np.ndarray, tuned: np.ndarray, compared: np
             chances = mixed if target.kind == "multiclass" else np.hstack([1 - mixed, mixed])
             right = chances[np.arange(len(truth)), truth.astype(int)]
             likelihoods.append(float(np.log(np.maximum(right, LEAST_CHANCE)).sum()))
-    return believed(np.array(likelihoods), WEIGHTS, BEFOREHAND, BELIEF)
-
-
-def believed(likelihoods: np.ndarray, weights: np.ndarray, beforehand: np.ndarray, belief: float) -> float:
-    """Posterior mean of ``weights`` [k], by their chances before and the logarithms of their likelihoods.
-
-    Each observation counts as ``belief`` of one.
-    """
-    posterior = beforehand * np.exp(belief * (likelihoods - likelihoods.max()))
-    return float(posterior @ weights / posterior.sum())
+    posterior = BEFOREHAND * np.exp(BELIEF * (np.array(likelihoods) - max(likelihoods)))
+    return float(posterior @ WEIGHTS / posterior.sum())

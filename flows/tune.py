@@ -16,7 +16,6 @@ from domains.contract import TargetSpec
 from domains.shards import label_array
 from flows.jobs import Job, TrainingRun
 from flows.labelled import LabelledData
-from flows.pixelwise import fit_pixelwise
 from flows.starting_point import starting_point
 from flows.tuning_plan import TuningPlan, plan_tuning
 from flows.warm_start import WarmStart
@@ -105,7 +104,6 @@ def _prepared(
         model.fit_scaling(_scaling_labels(data))
         if model.computed is not None:
             model.computed.fit(data.store.subset(data.split.train))
-    fit_pixelwise(model, data, job.settings.part(TrainingSettings).seed + member)
     prepare(model, tuning.mode, tuning.lora_rank)
     return model
 

@@ -39,8 +39,6 @@ class DenseFeatures(NamedTuple):
     """[B, ``dense_width``, h, w]: embeddings on the grid of tokens, each of which covers as many pixels."""
     pixels: torch.Tensor
     """[B, C, H, W]: the scaled input and what follows from it at each pixel, zero where there is no data."""
-    contrasts: torch.Tensor
-    """float32 [B, R, H, W]: what of each pixel stays the same in any light, NaN where it is not known."""
     valid: torch.Tensor
     """bool [B, H, W], True where there is data."""
 
@@ -152,15 +150,6 @@ class Encoder(PreTrainedModel):
     @property
     def pixel_channels(self) -> int:
         """Channels of ``DenseFeatures.pixels``; for encoders of images only."""
-        raise NotImplementedError
-
-    @property
-    def contrast_count(self) -> int:
-        """Channels of ``contrasts``; for encoders of images only."""
-        raise NotImplementedError
-
-    def contrasts(self, batch: Batch) -> torch.Tensor:
-        """float32 [B, R, H, W]: what of each pixel stays the same in any light, NaN where it is not known."""
         raise NotImplementedError
 
     def dense(self, batch: Batch) -> DenseFeatures:

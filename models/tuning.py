@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from domains.contract import GroundworkError, Sample, Target, TargetSpec
 from models.encoder import Batch, Encoder
 from models.pixel_head import LinearPixelHead, PixelHead
-from models.pixelwise import PixelwiseModel
 from models.pretraining import OUTLIER, unpack_bits
 from models.settings import Mode
 from models.targets import is_pixel_task
@@ -129,12 +128,9 @@ class TaskModel(nn.Module):
         outputs = sum(target.outputs for target in self.targets)
         width = encoder.config.hidden_size
         self.head: nn.Module
-        self.pixelwise: PixelwiseModel | None = None
         if self.answers_pixels:
             of_pixels = LinearPixelHead if linear_head else PixelHead
             self.head = of_pixels(encoder.dense_width, encoder.pixel_channels, outputs, dropout)
-            if encoder.contrast_count and not linear_head and self.targets[0].kind != "regression":
-                self.pixelwise = PixelwiseModel(encoder.contrast_count, outputs)
         else:
             self.head = Head(width, outputs, dropout, linear_head, sum(target.size for target in computed))
         self.computed = ComputedFeatures(computed) if computed else None
@@ -175,10 +171,6 @@ class TaskModel(nn.Module):
             features = encoder.dense(batch)
             logits, valid = self.head(features).float(), features.valid.flatten(1)
             if labels is None:
-                # The network learns as if it were alone: one that only mended another's errors would be lost
-                # where that one errs otherwise.
-                if self.pixelwise is not None:
-                    logits = self.pixelwise.beside(logits, features.contrasts)
                 return {"logits": logits, "valid": valid}
             labels = torch.where(valid, labels, torch.nan)
             return {"loss": self.loss(logits.flatten(0, 1), labels.reshape(-1, 1)), "logits": logits}

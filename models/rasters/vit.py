@@ -108,11 +108,8 @@ class RasterViT(Encoder):
 
     @property
     def pixel_channels(self) -> int:
-        return len((self.config.encoding or {})["bands"]) * self.dates + self.contrast_count
-
-    @property
-    def contrast_count(self) -> int:
-        return len(band_pairs(len((self.config.encoding or {})["bands"]))) * self.dates
+        bands = len((self.config.encoding or {})["bands"])
+        return (bands + len(band_pairs(bands))) * self.dates
 
     def asked_width(self, target: TargetSpec) -> int:
         width = int(self.config.hidden_size)
@@ -251,20 +248,15 @@ class RasterViT(Encoder):
         mask = patches.share > 0
         return Embeddings(tokens, pooled_of(tokens, mask), mask)
 
-    def contrasts(self, batch: Batch) -> torch.Tensor:
-        """Differences of bands, dates one behind the other."""
-        return band_differences(batch["pixels"]).flatten(1, -3)
-
     def dense(self, batch: Batch) -> DenseFeatures:
         patches = self.cut(batch)
         tokens = self.embed(patches)
         # Dates lie behind one another, so that a head sees what has changed.
-        bands, contrasts = patches.pixels.flatten(1, -3), self.contrasts(batch)
+        pixels = [patches.pixels.flatten(1, -3), band_differences(batch["pixels"]).flatten(1, -3)]
         return DenseFeatures(
             tokens.unflatten(1, patches.grid).permute(0, 1, 4, 2, 3).flatten(1, 2),
-            torch.cat([bands, contrasts], 1).nan_to_num(0.0).to(tokens.dtype),
-            contrasts,
-            bands.isfinite().any(1),
+            torch.cat(pixels, 1).nan_to_num(0.0).to(tokens.dtype),
+            pixels[0].isfinite().any(1),
         )
 
     def masked_forward(

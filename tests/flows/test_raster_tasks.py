@@ -20,7 +20,6 @@ from flows.journal import ConsoleJournal
 from flows.settings import settings_class
 from models import registry
 from models.registry import Version
-from models.tuning import TaskModel
 
 GEOSPATIAL = load_domain("geospatial")
 BANDS = ("B3", "B4", "B8")
@@ -87,17 +86,6 @@ def test_a_change_is_learnt_from_pairs_beside_its_floor(changed: Version) -> Non
     assert "no image of the same name in images_before/" in rejects
     _, predictor = registry.load("changed")
     assert predictor.spec.dates == 2  # type: ignore[attr-defined]
-
-
-def test_pixels_speak_for_themselves_beside_the_network(changed: Version) -> None:
-    _, predictor = registry.load("changed")
-    model = predictor.models[0]
-    assert isinstance(model, TaskModel)
-    assert model.pixelwise is not None
-    assert model.pixelwise.weight.any()
-    share = mlflow.get_run(changed.run_id).data.metrics["pixelwise_weight"]
-    assert 0 < share < 1
-    assert float(model.pixelwise.share) == pytest.approx(share)
 
 
 def test_what_was_left_open_is_chosen_and_recorded(changed: Version) -> None:

@@ -15,8 +15,7 @@ def features(count: int, side: int, patch: int, seed: int = 0) -> DenseFeatures:
     chance = torch.Generator().manual_seed(seed)
     tokens = torch.randn(count, TOKENS, side // patch, side // patch, generator=chance)
     pixels = torch.randn(count, PIXELS, side, side, generator=chance)
-    valid = torch.ones(count, side, side, dtype=torch.bool)
-    return DenseFeatures(tokens, pixels, pixels[:, :1], valid)
+    return DenseFeatures(tokens, pixels, torch.ones(count, side, side, dtype=torch.bool))
 
 
 @pytest.fixture
