@@ -1,4 +1,4 @@
-"""Temperature scaling makes probabilities as sure as they come true, and changes no answer."""
+"""Temperature scaling makes probabilities as sure as they come true."""
 
 from __future__ import annotations
 
