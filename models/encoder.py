@@ -71,8 +71,8 @@ class Encoder(PreTrainedModel):
     top_modules: ClassVar[list[str]]
     """Names of what comes after the last of ``blocks``, a ModuleList; all else comes before the first. For
     encoders whose layers can learn at rates of their own."""
-    fills_matrix_units: ClassVar[bool] = False
-    """Whether its products are so large that bfloat16 speeds up its training on a CPU with matrix units."""
+    has_large_products: ClassVar[bool] = False
+    """Whether its products are so large that its training gains where a CPU multiplies bfloat16 natively."""
 
     @classmethod
     def create(cls, preset: Size, encoding: EncodingSpec | None = None, **overrides: Any) -> Encoder:

@@ -129,7 +129,7 @@ class TrainingSettings(BaseModel):
         Literal["auto", "fp32", "bf16"],
         Field(
             description="Arithmetic of the matrix products; auto takes bf16 where it is faster: on a GPU "
-            "that has it, and for rasters on a CPU with matrix units"
+            "that has it, and for rasters on a CPU with instructions for it"
         ),
     ] = "auto"
     compile: Annotated[

@@ -331,9 +331,10 @@ def _gains_from_bf16(model: nn.Module) -> bool:
     """Whether ``model`` learns faster here where its products are in bfloat16."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    has_matrix_units = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-    return has_matrix_units and any(
-        isinstance(part, Encoder) and part.fills_matrix_units for part in model.modules()
+    found = torch.cpu.get_capabilities()
+    multiplies_it = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return multiplies_it and any(
+        isinstance(part, Encoder) and part.has_large_products for part in model.modules()
     )
 
 

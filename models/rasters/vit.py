@@ -49,7 +49,7 @@ class RasterViT(Encoder):
     supports_gradient_checkpointing = True
     presets: ClassVar = PRESETS
     top_modules: ClassVar = ["norm"]
-    fills_matrix_units: ClassVar = True
+    has_large_products: ClassVar = True
     lora_modules: ClassVar = [
         "query_key_value",
         "attention_output",

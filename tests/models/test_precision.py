@@ -60,24 +60,25 @@ def dtype_of_products(
 
 
 @pytest.mark.parametrize(
-    ("make", "has_units", "precision", "expected"),
+    ("make", "instructions", "precision", "expected"),
     [
-        (raster_model, True, "auto", torch.bfloat16),
-        (raster_model, False, "auto", torch.float32),
-        (raster_model, True, "fp32", torch.float32),
-        (raster_model, False, "bf16", torch.bfloat16),
-        (molecule_model, True, "auto", torch.float32),  # its products are too small to gain
+        (raster_model, "amx_bf16", "auto", torch.bfloat16),
+        (raster_model, "avx512_bf16", "auto", torch.bfloat16),
+        (raster_model, "avx512_f", "auto", torch.float32),
+        (raster_model, "amx_bf16", "fp32", torch.float32),
+        (raster_model, "avx512_f", "bf16", torch.bfloat16),
+        (molecule_model, "amx_bf16", "auto", torch.float32),  # its products are too small to gain
     ],
 )
 def test_auto_takes_the_faster_one(
     make: Any,
-    has_units: bool,
+    instructions: str,
     precision: Precision,
     expected: torch.dtype,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
     assert dtype_of_products(*make(), tmp_path, precision) == expected
 
 
