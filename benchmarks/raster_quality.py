@@ -5,8 +5,9 @@ Every model sees the same chips, and is judged on the same that none of them has
 validation chips.
 
 EuroSAT: chips without a location, so no split can be spatial, and near twins may lie on two sides. A tenth is
-held out by name; the shipped foundation has not seen it. Burn scars: five folds of whole fires, and the
-foundation has seen the images of all of them, as it may, but no mask.
+held out by name; the shipped foundation has not seen it. Burn scars: five folds of whole fires, by the bands
+that all of them have; with ``--use-bands B2,B3,B4,B8,B12`` those that have all of these. The foundation has
+seen the images of most of them, as it may, but no mask.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ VALIDATION = 5
 HELD_OUT = 10
 """One of so many chips is for testing alone."""
 FOLDS = 5
+SHARED, REFLECTANCES = "B8,B12", "B2,B3,B4,B8,B12"
+"""Bands that all fires have as reflectances, and those that most have: of seven, what is visible comes as a
+picture for the screen."""
 METRICS = {"eurosat": ("accuracy",), "burn_scars": ("miou", "iou_1")}
 LEVEL = 0.95
 """Of the intervals of means, by Student's t: seeds and folds are few."""
@@ -97,9 +101,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=known, help="default: all (kNN: of EuroSAT alone)")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)), help="of the fires")
     parser.add_argument("--pairs", action="store_true", help="fires before and after, as a change")
+    parser.add_argument(
+        "--use-bands", help=f"of the fires that have them all (default {SHARED}; {REFLECTANCES} with --pairs)"
+    )
     parser.add_argument("--held-out", metavar="ZIP", help="write the chips that are held out, and stop")
     options = parser.parse_args()
     options.models = options.models or [*OPTIONS, *(NEIGHBOURS if options.set == "eurosat" else ())]
+    options.use_bands = options.use_bands or (REFLECTANCES if options.pairs else SHARED)
     return options
 
 
@@ -312,10 +320,11 @@ def write_eurosat(archive: Path, path: Path, sides: Mapping[str, str]) -> Path:
 def burn_cells(options: argparse.Namespace) -> Iterator[Cell]:
     folder = DATA / "burn_scars"
     before = "images_before" if options.pairs else "images"
-    fires = sorted(path.name for path in (folder / before).glob("*.tif") if _has_reflectance(path))
+    names = options.use_bands.split(",")
+    fires = sorted(path.name for path in (folder / before).glob("*.tif") if _has_bands(path, names))
     parts = ("images", "masks", *(("images_before",) if options.pairs else ()))
     digest = digest_of([digest_of_file(folder / part / fire) for fire in fires for part in parts])
-    told = {"task": "change"} if options.pairs else {}
+    told = {"use_bands": options.use_bands, **({"task": "change"} if options.pairs else {})}
     for fold in options.folds:
         sides = fold_of(fires, fold)
 
@@ -326,12 +335,12 @@ def burn_cells(options: argparse.Namespace) -> Iterator[Cell]:
             yield Cell("burn_scars", model, options.seed, f"fold {fold}", digest, write, told)
 
 
-def _has_reflectance(path: Path) -> bool:
-    """Whether a scene holds reflectances: seven of the fires come as pictures for the screen."""
+def _has_bands(path: Path, names: Sequence[str]) -> bool:
+    """Whether a scene holds all of these."""
     import rasterio
 
     with rasterio.open(path) as scene:
-        return "B4" in scene.descriptions
+        return set(names) <= set(scene.descriptions)
 
 
 def fold_of(fires: Sequence[str], fold: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from domains.contract import FROM_DATA, EncodingSpec, GroundworkError, Resampling
 
@@ -94,6 +94,12 @@ class RasterEncoding(EncodingSpec):
         default="auto",
         description="Whose bands the files hold, where they do not tell; a bands.yaml beside them may, too.",
     )
+    use_bands: str = Field(
+        default="",
+        max_length=2000,
+        description="Names of the bands to use, with commas between (B8,B12), where scenes have others, too; "
+        "empty = all that most scenes have.",
+    )
     resample: Resampling = Field(
         default="no",
         description="How bands of coarser pixels are brought to the finest of their product; no = refused.",
@@ -109,6 +115,16 @@ class RasterEncoding(EncodingSpec):
     resample_scenes: bool = Field(default=False, exclude=True, json_schema_extra=FROM_DATA)
     """Whether scenes, too, are brought to the pixel size of ``bands`` by ``resample``. Of one prediction:
     no part of what a model keeps."""
+
+    @field_validator("use_bands")
+    @classmethod
+    def _spaced_alike(cls, names: str) -> str:
+        return ",".join(filter(None, (name.strip() for name in names.split(","))))
+
+    @property
+    def names_used(self) -> tuple[str, ...]:
+        """Of the bands to use; none where all are."""
+        return tuple(self.use_bands.split(",")) if self.use_bands else ()
 
     @model_validator(mode="after")
     def _divides(self) -> RasterEncoding:

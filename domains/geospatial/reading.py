@@ -146,6 +146,8 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
     layout = labelling.layout
     found = Inspector(declared, spec, archive).inspect(layout, is_single=not is_many)
     bands, inspected = _compared(found.scenes, spec)
+    is_open = not spec.bands and not spec.names_used
+    remarks = (*opened.remarks, *(_shared(found.scenes, bands) if is_open else ()))
     usable = [each for each in inspected if each.scene is not None]
     if not usable and not spec.bands:
         raise GroundworkError(_nothing_left(name, inspected))
@@ -170,7 +172,7 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
         split=split.method,
         split_columns=split.columns,
         marking=MARKING,
-        remarks=(*opened.remarks, *layout.remarks, *found.remarks, *split.remarks),
+        remarks=(*remarks, *layout.remarks, *found.remarks, *split.remarks),
         simulated=found.is_simulated,
         whole_numbers=(ROW, COLUMN),
         row_remarks=() if labelling.points else tuple(_several(scenes, spec.chip)),
@@ -264,7 +266,8 @@ def _compared(
     scenes: Sequence[Inspected], spec: RasterEncoding
 ) -> tuple[tuple[BandSpec, ...], list[Inspected]]:
     """The bands that are expected, and the scenes with those that disagree turned into rejects."""
-    bands = spec.bands or _of_most([each.scene.bands for each in scenes if each.scene is not None])
+    found = [each.scene.bands for each in scenes if each.scene is not None]
+    bands = spec.bands or _of_most(_used(found, spec.names_used))
     faults: dict[tuple[BandSpec, ...], str] = {}
     compared = []
     for each in scenes:
@@ -272,6 +275,35 @@ def _compared(
             each = replace(each, scene=None, fault=fault)
         compared.append(each)
     return bands, _kept_alike(compared)
+
+
+def _used(scenes: Sequence[tuple[BandSpec, ...]], names: Sequence[str]) -> list[tuple[BandSpec, ...]]:
+    """Of each scene that has all of ``names``, those bands; all bands of all scenes where none is named.
+
+    Raises GroundworkError where no scene has them all.
+    """
+    if not names or not scenes:
+        return list(scenes)
+    used = [tuple(band for band in bands if band.name in names) for bands in scenes]
+    used = [bands for bands in used if {band.name for band in bands} == set(names)]
+    if not used:
+        known = dict.fromkeys(band.name for bands in scenes for band in bands)
+        missing = [name for name in names if name not in known]
+        lacking = " or ".join(missing) if missing else f"all of {', '.join(names)}"
+        raise GroundworkError(f"no scene has {lacking}: --use-bands chooses from {', '.join(known)}")
+    return used
+
+
+def _shared(scenes: Sequence[Inspected], bands: tuple[BandSpec, ...]) -> Iterator[str]:
+    """What to know where some scenes do not have the ``bands`` of most, but all share some of them."""
+    found = Counter(each.scene.bands for each in scenes if each.scene is not None)
+    others = sum(count for its, count in found.items() if disagreement(bands, its))
+    shared = [want.name for want in bands if all(any(band.agrees(want) for band in its) for its in found)]
+    if others and shared:
+        yield (
+            f"{others:,} of {len(scenes):,} scenes do not have all bands that most have, and are left out: "
+            f"--use-bands {','.join(shared)} uses all scenes, by what they share."
+        )
 
 
 def _kept_alike(scenes: list[Inspected]) -> list[Inspected]:

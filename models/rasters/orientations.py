@@ -1,4 +1,5 @@
-"""Turning and mirroring images: seen from above, there is no up and no left."""
+"""Turning, mirroring and shifting images: from above there is no up or left, and where a chip begins is
+chance."""
 
 from __future__ import annotations
 
@@ -17,6 +18,26 @@ def oriented(images: Sequence[torch.Tensor], generator: torch.Generator | None =
     ways = _ways(height, width).to(first.device)
     drawn = torch.randint(len(ways), (len(first),), generator=generator, device=first.device)
     return [_rearranged(image, ways[drawn]) for image in images]
+
+
+def shifted(images: torch.Tensor, most: int) -> torch.Tensor:
+    """Images [B, ..., H, W], each as cut up to ``most`` pixels beside where it was, by chance in both axes.
+
+    What lies beyond an edge is unknown, and is mirrored there. Raises ValueError for images that are not
+    larger than ``most``.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) <= most:
+        raise ValueError(f"images of {width} × {height} pixels cannot be shifted by {most}")
+    rows, columns = (_walked(len(images), side, most).to(images.device) for side in (height, width))
+    return _rearranged(images, (rows[:, :, None] * width + columns[:, None]).flatten(1))
+
+
+def _walked(count: int, side: int, most: int) -> torch.Tensor:
+    """From where the pixels of an axis come, int64 [count, side]."""
+    places = torch.arange(side) + torch.randint(-most, most + 1, (count, 1))
+    last = side - 1
+    return last - (last - places.abs()).abs()
 
 
 def _ways(height: int, width: int) -> torch.Tensor:

@@ -33,7 +33,7 @@ from models.rasters.collating import collated, tokens_of
 from models.rasters.configuration import PRESETS, RasterViTConfig
 from models.rasters.light import in_other_light
 from models.rasters.masked_decoder import MaskedDecoder, kept_bands, predicted_band, visible_order
-from models.rasters.orientations import oriented
+from models.rasters.orientations import oriented, shifted
 from models.rasters.patches import Patches, pooled_of, rows_of, share_of_data
 from models.rasters.reconstruction import reconstruct
 from models.rasters.visual_words import MEASURED_IMAGES, Vocabulary
@@ -329,10 +329,14 @@ class RasterViT(Encoder):
         return reconstruct(self, sample, ratio, heads["patch"], generator)
 
     def augment(self, batch: Batch, labels: torch.Tensor | None = None) -> tuple[Batch, torch.Tensor | None]:
-        """Chips turned and mirrored; where pixels are told apart, in other light as well."""
+        """Chips turned and mirrored.
+
+        Where they are told apart on the whole, shifted as well, so that patches begin anywhere; where pixels
+        are, in other light.
+        """
         pixels = batch["pixels"]
         if labels is None:
-            [pixels] = oriented([pixels])
+            [pixels] = oriented([shifted(pixels, self.patch // 2)])
         else:
             pixels, labels = oriented([pixels, labels.view(len(labels), *pixels.shape[-2:])])
             labels = labels.flatten(1)

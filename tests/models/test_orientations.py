@@ -1,11 +1,11 @@
-"""Turning and mirroring of images: whole, and together with what belongs to them."""
+"""Turning, mirroring and shifting of images: whole, and together with what belongs to them."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from models.rasters.orientations import oriented
+from models.rasters.orientations import oriented, shifted
 
 
 @pytest.mark.parametrize(("height", "width", "ways"), [(6, 6, 8), (4, 6, 4)])
@@ -35,3 +35,28 @@ def test_labels_turn_with_their_pixels_and_gaps_stay() -> None:
 def test_dates_turn_together() -> None:
     [seen] = oriented([torch.arange(16.0).view(1, 1, 1, 4, 4).expand(9, 2, 3, -1, -1)])
     assert (seen == seen[:, :1, :1]).all()
+
+
+def test_each_sample_is_cut_anew_and_mirrored_at_its_edges() -> None:
+    image = torch.arange(30.0).view(5, 6)
+    seen = shifted(image.expand(400, 2, 3, -1, -1), 2)
+    assert (seen == seen[:, :1, :1]).all()  # all dates and bands of a sample move alike
+    wide = torch.nn.functional.pad(image[None, None], (2, 2, 2, 2), mode="reflect")[0, 0]
+    expected = {
+        tuple(wide[row : row + 5, column : column + 6].flatten().tolist())
+        for row in range(5)
+        for column in range(5)
+    }
+    assert {tuple(sample[0, 0].flatten().tolist()) for sample in seen} == expected
+
+
+def test_gaps_move_with_their_pixels() -> None:
+    image = torch.zeros(8, 8)
+    image[:, :4] = torch.nan
+    found = {int(sample.isnan().sum()) for sample in shifted(image.expand(200, 1, -1, -1), 2)}
+    assert found == {16, 24, 32, 40, 48}
+
+
+def test_an_image_is_not_shifted_by_its_size() -> None:
+    with pytest.raises(ValueError, match="6 × 4 pixels cannot be shifted by 4"):
+        shifted(torch.zeros(1, 1, 4, 6), 4)

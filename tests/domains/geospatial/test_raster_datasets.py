@@ -25,7 +25,7 @@ from rasters_on_disk import (
 )
 
 from domains.contract import ClassSpec, GroundworkError
-from domains.geospatial import GEOSPATIAL
+from domains.geospatial import GEOSPATIAL, RasterEncoding
 from domains.geospatial.reading import scene_of
 
 # ----------------------------------------------------------------------------------------------- layouts
@@ -269,6 +269,62 @@ def test_the_bands_of_most_scenes_are_expected_of_all(tmp_path: Path) -> None:
             for index in range(2)
         ),
     ]
+
+
+def mixed_fires(folder: Path) -> Path:
+    """Three scenes of reflectances, and two whose visible bands are made for the screen."""
+    burn_scars(folder)
+    for index in range(2):
+        pixels = reflectances(seed=9 + index)
+        pixels[:3] //= 16
+        write_tiff(folder / f"images/tci{index}.tif", pixels, TRUE_COLOUR)
+        write_tiff(folder / f"masks/tci{index}.tif", np.ones((1, 48, 40), np.uint8))
+    return folder
+
+
+def test_bands_that_all_scenes_share_are_told_of(tmp_path: Path) -> None:
+    folder = mixed_fires(tmp_path)
+    assert opened(folder).remarks == (
+        "2 of 5 scenes do not have all bands that most have, and are left out: --use-bands B8,B12 uses all "
+        "scenes, by what they share.",
+    )
+    assert not opened(folder, use_bands="B8,B12").remarks
+    assert not opened(burn_scars(tmp_path / "alike")).remarks
+
+
+@pytest.mark.parametrize("names", ["B8,B12", " B12, B8,"])
+def test_named_bands_are_used_of_all_scenes_that_have_them(names: str, tmp_path: Path) -> None:
+    folder = mixed_fires(tmp_path)
+    spec = RasterEncoding(chip=32, use_bands=names)
+    source = GEOSPATIAL.open(folder, spec)
+    assert isinstance(source.encoding, RasterEncoding)
+    assert [band.name for band in source.encoding.bands] == ["B8", "B12"]
+    records, rejects = read_all(source)
+    assert not rejects
+    assert len(records) == 20
+    one = next(record for record in records if record.value.scene == "images/tci1.tif")
+    expected = reflectances(seed=10)[3:, :32, :32]
+    np.testing.assert_array_equal(one.value.pixels, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        ("B8,B99", "no scene has B99: --use-bands chooses from B2, B3, B4, B8, B12, TCI_R, TCI_G, TCI_B"),
+        ("B2,TCI_R", "no scene has all of B2, TCI_R: --use-bands chooses from B2, B3, B4, B8, B12, TCI_R"),
+    ],
+)
+def test_bands_that_no_scene_has_are_refused(names: str, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(GroundworkError) as error:
+        GEOSPATIAL.open(mixed_fires(tmp_path), RasterEncoding(chip=32, use_bands=names))
+    assert fault in str(error.value)
+
+
+def test_a_scene_without_a_named_band_is_a_reject(tmp_path: Path) -> None:
+    source = GEOSPATIAL.open(mixed_fires(tmp_path), RasterEncoding(chip=32, use_bands="B4,B8"))
+    records, rejects = read_all(source)
+    assert len({record.value.scene for record in records}) == 3
+    assert {reject.original for reject in rejects} == {"images/tci0.tif", "images/tci1.tif"}
 
 
 def test_the_bands_of_a_model_are_the_measure_instead(tmp_path: Path) -> None:
