@@ -27,7 +27,7 @@ from transformers import AutoModel
 
 from domains.contract import GroundworkError, Target, TargetSpec
 from domains.geospatial import GEOSPATIAL, RasterEncoding
-from models.encoder import parameter_count
+from models.encoder import Batch, parameter_count
 from models.molecules.graph_transformer import GraphTransformer
 from models.pretraining import PretrainingModel
 from models.rasters import vit
@@ -450,6 +450,22 @@ def test_views_of_a_chip_are_alike_for_no_other_reason_than_the_chip() -> None:
     with_contrast = model(batch)["loss"]
     model.contrast = 0.0
     assert with_contrast > model(batch)["loss"]
+
+
+def test_where_a_whole_chip_is_cut_is_chance(encoder: RasterViT) -> None:
+    line = (torch.arange(16) == 8).float().expand(300, 3, 16, -1)  # from top to bottom
+    batch = {"pixels": line, "source": torch.zeros(300, dtype=torch.long)}
+
+    def columns_of(seen: Batch) -> set[int]:
+        """Where the line is, in those that are not turned on their side."""
+        sums = (seen["pixels"][:, 0] > 0).sum(1)
+        return set(sums[(sums == 16).any(1)].argmax(1).tolist())
+
+    half = encoder.patch // 2
+    mirrored, first = 7 - half, 8 + half
+    assert columns_of(encoder.augment(batch)[0]) == set(range(mirrored, first + 1))
+    # Where pixels are labelled, the whole chip is answered, and patches begin where they began.
+    assert columns_of(encoder.augment(batch, torch.zeros(300, 256))[0]) == {7, 8}
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 16)])

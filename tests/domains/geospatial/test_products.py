@@ -84,6 +84,15 @@ def test_coarser_bands_are_not_resampled_unasked(tmp_path: Path) -> None:
         GEOSPATIAL.open(sentinel_2(tmp_path), SPEC)
 
 
+def test_bands_of_one_size_are_named_instead(tmp_path: Path) -> None:
+    spec = RasterEncoding(chip=32, patch=8, use_bands="B8A, B11")
+    source = GEOSPATIAL.open(sentinel_2(tmp_path), spec)
+    scene = scene_of(source)
+    assert isinstance(source.encoding, RasterEncoding)
+    assert [band.name for band in source.encoding.bands] == ["B8A", "B11"]
+    assert (scene.height, scene.width) == (32, 32)
+
+
 def test_a_product_is_read_from_an_archive_too(tmp_path: Path) -> None:
     plain = GEOSPATIAL.open(sentinel_2(tmp_path / "folder"), SMOOTH)
     packed = GEOSPATIAL.open(zipped(tmp_path / "folder", tmp_path / "packed.zip"), SMOOTH)
