@@ -97,8 +97,8 @@ class RasterEncoding(EncodingSpec):
     use_bands: str = Field(
         default="",
         max_length=2000,
-        description="Names of the bands to use, with commas between (B8,B12), where scenes have others, too; "
-        "empty = all that most scenes have.",
+        description="Names of the bands to use, with commas between (B8,B12), of every scene that has them, "
+        "whatever else it holds; in every dataset. Empty = all that most scenes have.",
     )
     resample: Resampling = Field(
         default="no",
@@ -118,8 +118,11 @@ class RasterEncoding(EncodingSpec):
 
     @field_validator("use_bands")
     @classmethod
-    def _spaced_alike(cls, names: str) -> str:
-        return ",".join(filter(None, (name.strip() for name in names.split(","))))
+    def _spelled_alike(cls, names: str) -> str:
+        alone = dict.fromkeys(filter(None, (name.strip() for name in names.split(","))))
+        if names.strip() and not alone:
+            raise ValueError("no name of a band stands between the commas")
+        return ",".join(alone)
 
     @property
     def names_used(self) -> tuple[str, ...]:
@@ -155,6 +158,18 @@ def places_of(wanted: tuple[BandSpec, ...], found: tuple[BandSpec, ...]) -> tupl
     if fault := disagreement(wanted, found):
         raise GroundworkError(fault)
     return tuple(next(place for place, band in enumerate(found) if band.agrees(want)) for want in wanted)
+
+
+def used_of(bands: tuple[BandSpec, ...], spec: RasterEncoding) -> tuple[BandSpec, ...]:
+    """Those of a scene's ``bands`` that ``spec`` uses; all where it does not say, or where one is missing."""
+    if spec.bands:
+        return (
+            bands
+            if disagreement(spec.bands, bands)
+            else tuple(bands[place] for place in places_of(spec.bands, bands))
+        )
+    named = tuple(band for band in bands if band.name in spec.names_used)
+    return named if named and {band.name for band in named} == set(spec.names_used) else bands
 
 
 def disagreement(wanted: Sequence[BandSpec], found: Sequence[BandSpec]) -> str:

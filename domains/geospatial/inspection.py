@@ -11,7 +11,7 @@ import numpy as np
 
 from domains.contract import ClassSpec, GroundworkError
 from domains.geospatial.archives import VECTOR_SUFFIXES, File, digest_file
-from domains.geospatial.bands import BandSpec, RasterEncoding
+from domains.geospatial.bands import BandSpec, RasterEncoding, used_of
 from domains.geospatial.chips import smaller_than_patch
 from domains.geospatial.cube_files import CUBE_SUFFIXES
 from domains.geospatial.cubes import CUBE, step_names
@@ -182,7 +182,7 @@ class Inspector:
             time=image.time or time_of_name(image.name) or header.time,
             kept_as=header.integers,
         )
-        fault, has_zeros = looked_at(scene, header)
+        fault, has_zeros = looked_at(scene, header, used_of(bands, self._spec))
         self._is_simulated |= header.is_simulated
         if header.has_control_points:
             self._pointed.append(image.name)

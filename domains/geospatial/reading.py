@@ -13,7 +13,7 @@ from domains.contract import GroundworkError, Row, Source, digest_of
 from domains.geospatial import declared as declaring
 from domains.geospatial import stac
 from domains.geospatial.archives import File, digest_file, list_files, read_text, spelled
-from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement
+from domains.geospatial.bands import BandSpec, RasterEncoding, disagreement, used_of
 from domains.geospatial.chips import LABEL, ChipReference, count_chips, references
 from domains.geospatial.cube_files import is_store
 from domains.geospatial.declared import Declared
@@ -145,7 +145,7 @@ def _assembled(opened: _Opened, spec: RasterEncoding, is_many: bool, archive: Pa
     labelling, declared, name = opened.labelling, opened.declared, opened.name
     layout = labelling.layout
     found = Inspector(declared, spec, archive).inspect(layout, is_single=not is_many)
-    bands, inspected = _compared(found.scenes, spec)
+    bands, inspected = _compared(found.scenes, spec, name)
     is_open = not spec.bands and not spec.names_used
     remarks = (*opened.remarks, *(_shared(found.scenes, bands) if is_open else ()))
     usable = [each for each in inspected if each.scene is not None]
@@ -263,11 +263,11 @@ def _declared(path: Path, top: str) -> Declared:
 
 
 def _compared(
-    scenes: Sequence[Inspected], spec: RasterEncoding
+    scenes: Sequence[Inspected], spec: RasterEncoding, name: str
 ) -> tuple[tuple[BandSpec, ...], list[Inspected]]:
     """The bands that are expected, and the scenes with those that disagree turned into rejects."""
-    found = [each.scene.bands for each in scenes if each.scene is not None]
-    bands = spec.bands or _of_most(_used(found, spec.names_used))
+    found = [each.scene for each in scenes if each.scene is not None]
+    bands = spec.bands or _of_most(_used(found, spec, name))
     faults: dict[tuple[BandSpec, ...], str] = {}
     compared = []
     for each in scenes:
@@ -277,33 +277,50 @@ def _compared(
     return bands, _kept_alike(compared)
 
 
-def _used(scenes: Sequence[tuple[BandSpec, ...]], names: Sequence[str]) -> list[tuple[BandSpec, ...]]:
-    """Of each scene that has all of ``names``, those bands; all bands of all scenes where none is named.
+def _used(scenes: Sequence[Scene], spec: RasterEncoding, name: str) -> list[tuple[BandSpec, ...]]:
+    """Of each scene that has all bands that are named, those; all bands of all scenes where none is named.
 
-    Raises GroundworkError where no scene has them all.
+    Raises GroundworkError where no scene has them all, on all of its dates.
     """
-    if not names or not scenes:
-        return list(scenes)
-    used = [tuple(band for band in bands if band.name in names) for bands in scenes]
-    used = [bands for bands in used if {band.name for band in bands} == set(names)]
-    if not used:
-        known = dict.fromkeys(band.name for bands in scenes for band in bands)
-        missing = [name for name in names if name not in known]
+    names = spec.names_used
+    every = [scene.bands for scene in scenes]
+    used = [
+        used_of(scene.bands, spec)
+        for scene in scenes
+        if all(set(names) <= {band.name for band in date.bands} for date in _dates(scene))
+    ]
+    if scenes and not used:
+        known = dict.fromkeys(band.name for bands in every for band in bands)
+        missing = [named for named in names if named not in known]
         lacking = " or ".join(missing) if missing else f"all of {', '.join(names)}"
-        raise GroundworkError(f"no scene has {lacking}: --use-bands chooses from {', '.join(known)}")
+        raise GroundworkError(
+            f"no scene of {name} has {lacking}: --use-bands chooses from {', '.join(known)}"
+        )
     return used
 
 
+def _dates(scene: Scene) -> tuple[Scene, ...]:
+    return (scene,) if scene.before is None else (scene.before, scene)
+
+
 def _shared(scenes: Sequence[Inspected], bands: tuple[BandSpec, ...]) -> Iterator[str]:
-    """What to know where some scenes do not have the ``bands`` of most, but all share some of them."""
-    found = Counter(each.scene.bands for each in scenes if each.scene is not None)
-    others = sum(count for its, count in found.items() if disagreement(bands, its))
-    shared = [want.name for want in bands if all(any(band.agrees(want) for band in its) for its in found)]
-    if others and shared:
+    """What to know where some scenes do not have the ``bands`` of most, but share some of them with all."""
+    usable = [_dates(each.scene) for each in scenes if each.scene is not None and not each.fault]
+    kinds = Counter(frozenset(date.bands for date in dates) for dates in usable)
+    others = [its for its in kinds if any(disagreement(bands, date) for date in its)]
+    # A picture that strayed in shares no band, and would hide what all others share.
+    akin = [its for its in others if all(any(_has(date, want) for want in bands) for date in its)]
+    shared = [want.name for want in bands if all(_has(date, want) for its in akin for date in its)]
+    if akin and shared and not any("," in name or " " in name for name in shared):
+        left = sum(kinds[its] for its in others)
         yield (
-            f"{others:,} of {len(scenes):,} scenes do not have all bands that most have, and are left out: "
-            f"--use-bands {','.join(shared)} uses all scenes, by what they share."
+            f"{left:,} of {len(usable):,} scenes lack bands that most have, and are left out: --use-bands "
+            f"{','.join(shared)} uses {len(usable) - left + sum(kinds[its] for its in akin):,} of them."
         )
+
+
+def _has(bands: Sequence[BandSpec], want: BandSpec) -> bool:
+    return any(band.agrees(want) for band in bands)
 
 
 def _kept_alike(scenes: list[Inspected]) -> list[Inspected]:

@@ -60,7 +60,9 @@ class Stack:
 
 def stacked(members: Sequence[Member], quality: tuple[str, str] | None, spec: RasterEncoding) -> Stack:
     """The stack of the members that ``spec`` asks for; of all where it asks for none of them, or nothing."""
-    wanted = {band.name for band in spec.bands} or set(spec.names_used)
+    wanted = {band.name for band in spec.bands}
+    if not wanted and set(spec.names_used) <= {member.band for member in members}:
+        wanted = set(spec.names_used)
     chosen = tuple(member for member in members if member.band in wanted) or tuple(members)
     return Stack(chosen, quality, spec.resample)
 

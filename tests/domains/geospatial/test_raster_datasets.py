@@ -285,8 +285,7 @@ def mixed_fires(folder: Path) -> Path:
 def test_bands_that_all_scenes_share_are_told_of(tmp_path: Path) -> None:
     folder = mixed_fires(tmp_path)
     assert opened(folder).remarks == (
-        "2 of 5 scenes do not have all bands that most have, and are left out: --use-bands B8,B12 uses all "
-        "scenes, by what they share.",
+        "2 of 5 scenes lack bands that most have, and are left out: --use-bands B8,B12 uses 5 of them.",
     )
     assert not opened(folder, use_bands="B8,B12").remarks
     assert not opened(burn_scars(tmp_path / "alike")).remarks
@@ -310,14 +309,63 @@ def test_named_bands_are_used_of_all_scenes_that_have_them(names: str, tmp_path:
 @pytest.mark.parametrize(
     ("names", "fault"),
     [
-        ("B8,B99", "no scene has B99: --use-bands chooses from B2, B3, B4, B8, B12, TCI_R, TCI_G, TCI_B"),
-        ("B2,TCI_R", "no scene has all of B2, TCI_R: --use-bands chooses from B2, B3, B4, B8, B12, TCI_R"),
+        ("B8,B99", "has B99: --use-bands chooses from B2, B3, B4, B8, B12, TCI_R, TCI_G, TCI_B"),
+        ("B2,TCI_R", "has all of B2, TCI_R: --use-bands chooses from B2, B3, B4, B8, B12, TCI_R"),
     ],
 )
 def test_bands_that_no_scene_has_are_refused(names: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(GroundworkError) as error:
         GEOSPATIAL.open(mixed_fires(tmp_path), RasterEncoding(chip=32, use_bands=names))
     assert fault in str(error.value)
+
+
+@pytest.mark.parametrize("before", [BURN_BANDS, TRUE_COLOUR])
+def test_both_dates_of_a_pair_have_the_bands_that_are_named(before: tuple[str, ...], tmp_path: Path) -> None:
+    folder = mixed_fires(tmp_path)
+    for path in sorted((folder / "images").glob("*.tif")):
+        earlier = folder / "images_before" / path.name
+        earlier.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, earlier)
+    pixels = reflectances(seed=3)
+    pixels[:3] //= 16
+    write_tiff(folder / "images_before/fire0.tif", pixels, before)
+    left = 2 if before == BURN_BANDS else 3
+    assert opened(folder, dates=2).remarks == (
+        f"{left} of 5 scenes lack bands that most have, and are left out: --use-bands B8,B12 uses 5 of them.",
+    )
+    records, rejects = read_all(opened(folder, dates=2, use_bands="B8,B12"))
+    assert not rejects
+    assert records[0].value.pixels.shape == (2, 2, 32, 32)
+
+
+def test_a_stray_picture_does_not_hide_what_scenes_share(tmp_path: Path) -> None:
+    folder = mixed_fires(tmp_path)
+    picture = np.zeros((48, 40, 3), np.uint8)
+    Image.fromarray(picture).save(folder / "images/photo.png")
+    Image.fromarray(picture[..., 0]).save(folder / "masks/photo.png")
+    [remark] = opened(folder).remarks
+    assert remark.startswith("3 of 6 scenes lack bands")
+    assert remark.endswith("--use-bands B8,B12 uses 5 of them.")
+
+
+def test_what_is_not_used_may_hold_anything(tmp_path: Path) -> None:
+    folder = burn_scars(tmp_path)
+    pixels = reflectances()
+    pixels[0] = 65_535
+    write_tiff(folder / "images/fire0.tif", pixels, BURN_BANDS)
+    _, (reject,) = read_all(opened(folder))
+    assert "band B2 holds 65535" in reject.reason
+    narrow = opened(folder, use_bands="B8,B12")
+    assert not read_all(narrow)[1]
+    scene = GEOSPATIAL.open(folder / "images/fire0.tif", narrow.encoding)
+    assert not read_all(scene)[1]
+
+
+def test_names_are_spelled_alike() -> None:
+    assert RasterEncoding(use_bands=" B8, B12,B8,") == RasterEncoding(use_bands="B8,B12")
+    assert RasterEncoding(use_bands=" ").names_used == ()
+    with pytest.raises(ValueError, match="no name of a band stands between the commas"):
+        RasterEncoding(use_bands=" , ")
 
 
 def test_a_scene_without_a_named_band_is_a_reject(tmp_path: Path) -> None:

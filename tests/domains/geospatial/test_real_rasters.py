@@ -270,7 +270,7 @@ def test_burn_scars_are_fifteen_scenes_and_seven_rejects() -> None:
         "bands TCI_R, TCI_G, TCI_B in display bytes where B4, B3, B2 in reflectance × 10000 are expected"
     }
     assert any("images_before/" in remark for remark in source.remarks)
-    assert any("--use-bands B8,B12 uses all scenes" in remark for remark in source.remarks)
+    assert any("--use-bands B8,B12 uses 22 of them" in remark for remark in source.remarks)
     burnt = [GEOSPATIAL.labels(record, ["mask"])["mask"] for record in records]
     assert 0.05 < np.nanmean(np.concatenate(burnt)) < 0.6
     assert len(set(GEOSPATIAL.groups(iter(records), "blocks").tolist())) >= 10
