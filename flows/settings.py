@@ -243,9 +243,17 @@ class FlowSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     def part(self, kind: type[Part]) -> Part:
-        """The fields that one room declared, as that room's own settings."""
+        """The fields that one room declared, as that room's own settings.
+
+        Raises GroundworkError for values that do not go together, which only the room knows.
+        """
         own = type(self).model_fields
-        return kind(**{name: getattr(self, name) for name in kind.model_fields if name in own})
+        try:
+            return kind(**{name: getattr(self, name) for name in kind.model_fields if name in own})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = "".join(f"{name}: " for name in problem["loc"])
+            raise GroundworkError(where + problem["msg"].removeprefix("Value error, ")) from error
 
     @property
     def digest(self) -> str:

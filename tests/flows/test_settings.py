@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import flow
@@ -26,6 +27,20 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings_class.cache_clear()
     yield tmp_path
     settings_class.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("told", "fault"),
+    [
+        ({"chip": 60, "patch": 8}, "a chip of 60 pixels cannot be cut into patches of 8"),
+        ({"use_bands": ","}, "use_bands: no name of a band stands between the commas"),
+    ],
+)
+def test_what_only_a_room_can_judge_is_refused_in_a_line(told: dict[str, Any], fault: str) -> None:
+    made = settings_class("finetune", "geospatial")(dataset="scenes", name="x", **told)
+    with pytest.raises(GroundworkError) as error:
+        made.part(load_domain("geospatial").encoding)
+    assert str(error.value) == fault
 
 
 def test_settings_are_what_the_rooms_declare() -> None:
