@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class GroundworkError(Exception):
@@ -92,6 +92,14 @@ class EncodingSpec(BaseModel):
     @property
     def digest(self) -> str:
         return digest_of({"encoding": type(self).__name__, **self.model_dump(mode="json")})
+
+
+def first_fault(error: ValidationError) -> str:
+    """What is wrong with settings, in a line: the field, if it is one alone, and the first reason."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"]))
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {reason}" if where else reason
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from domains.contract import (
     TaskName,
     Transform,
     digest_of,
+    first_fault,
     load_domain,
 )
 from domains.splits import COLUMN_METHODS
@@ -251,9 +252,7 @@ class FlowSettings(BaseModel):
         try:
             return kind(**{name: getattr(self, name) for name in kind.model_fields if name in own})
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = "".join(f"{name}: " for name in problem["loc"])
-            raise GroundworkError(where + problem["msg"].removeprefix("Value error, ")) from error
+            raise GroundworkError(first_fault(error)) from error
 
     @property
     def digest(self) -> str:

@@ -98,7 +98,7 @@ class RasterEncoding(EncodingSpec):
         default="",
         max_length=2000,
         description="Names of the bands to use, with commas between (B8,B12), of every scene that has them, "
-        "whatever else it holds; in every dataset. Empty = all that most scenes have.",
+        "whatever other known bands it holds; in every dataset. Empty = all that most scenes have.",
     )
     resample: Resampling = Field(
         default="no",
@@ -163,13 +163,11 @@ def places_of(wanted: tuple[BandSpec, ...], found: tuple[BandSpec, ...]) -> tupl
 def used_of(bands: tuple[BandSpec, ...], spec: RasterEncoding) -> tuple[BandSpec, ...]:
     """Those of a scene's ``bands`` that ``spec`` uses; all where it does not say, or where one is missing."""
     if spec.bands:
-        return (
-            bands
-            if disagreement(spec.bands, bands)
-            else tuple(bands[place] for place in places_of(spec.bands, bands))
-        )
-    named = tuple(band for band in bands if band.name in spec.names_used)
-    return named if named and {band.name for band in named} == set(spec.names_used) else bands
+        misfits = bool(disagreement(spec.bands, bands))
+        return bands if misfits else tuple(bands[place] for place in places_of(spec.bands, bands))
+    if not spec.names_used or not set(spec.names_used) <= {band.name for band in bands}:
+        return bands
+    return tuple(band for band in bands if band.name in spec.names_used)
 
 
 def disagreement(wanted: Sequence[BandSpec], found: Sequence[BandSpec]) -> str:

@@ -10,7 +10,15 @@ from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 
 from domains.compressed import PACKED
-from domains.contract import FROM_DATA, Domain, EncodingSpec, GroundworkError, domain_names, load_domain
+from domains.contract import (
+    FROM_DATA,
+    Domain,
+    EncodingSpec,
+    GroundworkError,
+    domain_names,
+    first_fault,
+    load_domain,
+)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 SUFFIX = re.compile(rf"\.[a-z0-9]{{1,10}}({'|'.join(map(re.escape, PACKED))})?")
@@ -110,6 +118,4 @@ def _encoding(domain: Domain, settings: Mapping[str, str]) -> EncodingSpec:
     try:
         return domain.encoding.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise GroundworkError(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
+        raise GroundworkError(first_fault(error)) from error

@@ -23,19 +23,20 @@ def oriented(images: Sequence[torch.Tensor], generator: torch.Generator | None =
 def shifted(images: torch.Tensor, most: int) -> torch.Tensor:
     """Images [B, ..., H, W], each as cut up to ``most`` pixels beside where it was, by chance in both axes.
 
-    What lies beyond an edge is unknown, and is mirrored there. Raises ValueError for images that are not
-    larger than ``most``.
+    The random crops of padded images of He et al. (CVPR 2016, section 4.2), but that what lies beyond an
+    edge is mirrored there: zeros would be taken for data. What is drawn follows torch's seed. Raises
+    ValueError for images that are not larger than ``most``.
     """
     height, width = images.shape[-2:]
     if min(height, width) <= most:
         raise ValueError(f"images of {width} × {height} pixels cannot be shifted by {most}")
-    rows, columns = (_walked(len(images), side, most).to(images.device) for side in (height, width))
+    rows, columns = (_walked(len(images), side, most, images.device) for side in (height, width))
     return _rearranged(images, (rows[:, :, None] * width + columns[:, None]).flatten(1))
 
 
-def _walked(count: int, side: int, most: int) -> torch.Tensor:
+def _walked(count: int, side: int, most: int, device: torch.device) -> torch.Tensor:
     """From where the pixels of an axis come, int64 [count, side]."""
-    places = torch.arange(side) + torch.randint(-most, most + 1, (count, 1))
+    places = torch.arange(side, device=device) + torch.randint(-most, most + 1, (count, 1), device=device)
     last = side - 1
     return last - (last - places.abs()).abs()
 
