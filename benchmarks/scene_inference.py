@@ -78,6 +78,7 @@ def main() -> None:
 def time_maps(
     side: int, small_side: int, peer_side: int, size: Any, chip: int, patch: int, threads: int, seed: int
 ) -> dict[str, Any]:
+    peers.CACHE.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=peers.CACHE) as temporary:
         folder = Path(temporary)
         predictor = generated_scenes.model(folder / "model", size, chip, patch, seed)

@@ -10,7 +10,7 @@ import rasterio
 import torch
 from rio_cogeo.cogeo import cog_validate
 
-from benchmarks import generated_scenes
+from benchmarks import generated_scenes, peers, scene_inference
 from benchmarks.mapping import make_map
 from benchmarks.scene_inference import traced
 
@@ -37,3 +37,17 @@ def test_a_scene_is_mapped_and_the_model_is_timed_within(
     with torch.inference_mode():
         answered = traced(predictor, bands=5, chip=64, batch=3)(torch.from_numpy(chips))
     np.testing.assert_allclose(answered.numpy().reshape(expected.shape), expected, atol=1e-5)
+
+
+def test_maps_are_timed_on_a_machine_where_no_benchmark_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (peers, generated_scenes):
+        monkeypatch.setattr(module, "CACHE", tmp_path / "fresh" / "cache")
+    beside = {"stream_s": 2.0, "finish_s": 0.5, "model_s": 1.5, "peak_gb": 0.5}
+    peer = {"seconds": 5.0, "model_s": 1.5, "peak_gb": 0.5}  # what would need TerraTorch's environment
+    monkeypatch.setattr(scene_inference, "_in_turn", lambda *_: (beside, peer))
+    told = scene_inference.time_maps(300, 200, 100, "tiny", 64, 16, threads=1, seed=0)
+    assert told["is_valid_cog"] and told["cog_says"] == []
+    assert min(told[name] for name in ("model_s", "stream_s", "finish_s", "peak_gb")) > 0
+    assert told["ours_over_terratorch"] == 2
