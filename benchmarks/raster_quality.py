@@ -319,10 +319,14 @@ def write_eurosat(archive: Path, path: Path, sides: Mapping[str, str]) -> Path:
 
 def burn_cells(options: argparse.Namespace) -> Iterator[Cell]:
     folder = DATA / "burn_scars"
-    before = "images_before" if options.pairs else "images"
+    images = ("images", "images_before") if options.pairs else ("images",)
     names = options.use_bands.split(",")
-    fires = sorted(path.name for path in (folder / before).glob("*.tif") if _has_bands(path, names))
-    parts = ("images", "masks", *(("images_before",) if options.pairs else ()))
+    fires = sorted(
+        path.name
+        for path in (folder / images[-1]).glob("*.tif")  # fewer have an image from before
+        if all(_has_bands(folder / part / path.name, names) for part in images)
+    )
+    parts = ("images", "masks", *images[1:])
     digest = digest_of([digest_of_file(folder / part / fire) for fire in fires for part in parts])
     told = {"use_bands": options.use_bands, **({"task": "change"} if options.pairs else {})}
     for fold in options.folds:

@@ -10,8 +10,10 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
+from rasterio.transform import from_origin
 
 from benchmarks import raster_quality
 from domains.geospatial import GEOSPATIAL
@@ -79,6 +81,36 @@ def test_each_fire_is_tested_on_once() -> None:
     tested = Counter(fire for fold in folds for fire, side in fold.items() if side == "test")
     assert tested == dict.fromkeys(fires, 1)
     assert all({"train", "val", "test"} == set(fold.values()) for fold in folds)
+
+
+def test_fires_are_those_of_all_named_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raster_quality, "DATA", tmp_path)
+    five, two, one = ("B2", "B3", "B4", "B8", "B12"), ("B12", "B8"), ("B8",)
+    bands_of = dict(enumerate([five, two, one, five, two, five, two, five]))
+    for part in ("images", "images_before", "masks"):
+        (tmp_path / "burn_scars" / part).mkdir(parents=True)
+        for number, bands in bands_of.items():
+            before = two if number == 7 else five
+            held = {"images": bands, "images_before": before, "masks": ("mask",)}[part]
+            path = tmp_path / "burn_scars" / part / f"fire{number}.tif"
+            with rasterio.open(
+                path, "w", driver="GTiff", height=8, width=8, count=len(held), dtype="uint8",
+                crs="EPSG:32633", transform=from_origin(500_000, 5_000_000, 10, 10),
+            ) as file:  # fmt: skip
+                file.descriptions = held
+
+    def fires(use_bands: str, *, pairs: bool) -> list[int]:
+        options = Namespace(pairs=pairs, use_bands=use_bands, folds=[0], models=["ours"], seed=0)
+        [cell] = raster_quality.burn_cells(options)
+        assert cell.told["use_bands"] == use_bands
+        written = cell.write(tmp_path / f"set {use_bands} {pairs}")
+        parts = {path.parent.name for path in written.glob("*/*/*.tif")}
+        assert parts == {"images", "masks", *(["images_before"] if pairs else [])}
+        return sorted(int(path.stem[4:]) for path in written.glob("*/images/*.tif"))
+
+    assert fires("B8,B12", pairs=False) == [0, 1, 3, 4, 5, 6, 7]
+    assert fires("B2,B3,B4,B8,B12", pairs=False) == [0, 3, 5, 7]
+    assert fires("B2,B3,B4,B8,B12", pairs=True) == [0, 3, 5]
 
 
 @pytest.mark.parametrize(("has_gpu", "device"), [(True, "cuda"), (False, "cpu")])
