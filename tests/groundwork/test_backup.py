@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -279,9 +281,21 @@ def cut(file: Path) -> None:
 
 
 def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    file.write_bytes(content)
+    """Turn the bits of a byte in the middle, or of the next one that says anything: within the zeros of a
+    database, a repetition from further back gives the same zeros."""
+    whole = file.read_bytes()
+    for place in range(len(whole) // 2, len(whole)):
+        turned = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+        if unpacked(turned) != unpacked(whole):
+            file.write_bytes(turned)
+            return
+
+
+def unpacked(archive: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(archive)
+    except (OSError, EOFError, zlib.error):
+        return None
 
 
 def edited(members: Members) -> Members:
