@@ -6,7 +6,9 @@ where each begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -14,31 +16,38 @@ from typing import BinaryIO
 import numpy as np
 import xxhash
 
-AT_ONCE = 1 << 15
-"""Bytes that small parts are gathered to before they are written, while the caches still hold them."""
+AT_ONCE = 1 << 20
+"""Bytes that parts are gathered to before they are written."""
+MOST_BEHIND = 16
+"""Such pieces that wait to be written: about what becomes of a row of tiles that was unpacked at once."""
 
 
 class ArrayWriter:
     """Appends the parts of one array; ``close`` completes its files.
 
     Not np.save: that wants all parts in memory, and reports a full disk without saying so.
+
+    What the system takes to put bytes into its memory and onto the disk passes beside the making of the next
+    parts, which wait where it is the slower one.
     """
 
-    def __init__(self, folder: Path, name: str, first: np.ndarray) -> None:
-        """``first`` is any part: all have its dtype and its other axes."""
-        self._folder, self._name = folder, name
+    def __init__(self, folder: Path, name: str, first: np.ndarray, beside: Executor) -> None:
+        """``first`` is any part: all have its dtype and its other axes. ``beside`` is one thread."""
+        self._folder, self._name, self._beside = folder, name, beside
         self._dtype, self._others = first.dtype, first.shape[1:]
         self._file: BinaryIO = (folder / f"{name}.npy").open("wb")
         _write_header(self._file, self._dtype, (0, *self._others))
         self._lengths: list[int] = []
         self._waiting: list[np.ndarray] = []
         self._bytes = 0
+        self._writing: deque[Future[None]] = deque()
         # XXH3 reads at ten times the speed of SHA-256, which would take longer than unpacking a raster. It
         # tells whether two builds are alike; nobody is kept from forging one by it.
         self._content = xxhash.xxh3_128()
 
     def append(self, part: np.ndarray) -> None:
-        """Raises ValueError for a part of another dtype or of other axes but the first."""
+        """Raises ValueError for a part of another dtype or of other axes but the first, and the OSError of
+        parts before it that could not be written. A part may not be changed afterwards."""
         if part.dtype != self._dtype or part.shape[1:] != self._others:
             raise ValueError(
                 f"array {self._name!r} differs in dtype or in its other axes from sample to sample"
@@ -52,6 +61,7 @@ class ArrayWriter:
     def close(self) -> str:
         """Complete both files; a digest of all parts and of where they begin."""
         self._write()
+        self._settle(0)
         offsets = np.zeros(len(self._lengths) + 1, np.int64)
         np.cumsum(self._lengths, out=offsets[1:])
         shape = (int(offsets[-1]), *self._others)
@@ -66,13 +76,21 @@ class ArrayWriter:
         self._file.close()
 
     def _write(self) -> None:
-        if not self._bytes:
-            return
-        together = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        self._settle(MOST_BEHIND)
+        if self._bytes:
+            self._writing.append(self._beside.submit(self._put, self._waiting))
+            self._waiting, self._bytes = [], 0
+
+    def _settle(self, behind: int) -> None:
+        """Wait until no more than so many pieces are to be written; raises what one of them raised."""
+        while len(self._writing) > behind or (self._writing and self._writing[0].done()):
+            self._writing.popleft().result()
+
+    def _put(self, parts: Sequence[np.ndarray]) -> None:
+        together = parts[0] if len(parts) == 1 else np.concatenate(parts)
         content = np.ascontiguousarray(together).data.cast("B")
         self._content.update(content)
         self._file.write(content)
-        self._waiting, self._bytes = [], 0
 
 
 class SampleWriter:
@@ -81,11 +99,14 @@ class SampleWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writers: dict[str, ArrayWriter] | None = None
+        self._beside = ThreadPoolExecutor(1, "writes-arrays")
 
     def append(self, sample: Mapping[str, np.ndarray]) -> None:
         """Raises ValueError for a sample whose arrays are of other names or kinds than the first's."""
         if self._writers is None:
-            self._writers = {name: ArrayWriter(self._folder, name, part) for name, part in sample.items()}
+            self._writers = {
+                name: ArrayWriter(self._folder, name, part, self._beside) for name, part in sample.items()
+            }
         if self._writers.keys() != sample.keys():
             names = ", ".join(sorted(self._writers.keys() ^ sample.keys()))
             raise ValueError(f"some samples have arrays that others lack: {names}")
@@ -102,6 +123,7 @@ class SampleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._beside.shutdown(cancel_futures=True)  # nothing waits any more where all has gone well
         for writer in (self._writers or {}).values():
             writer.abandon()
 
