@@ -3,8 +3,8 @@
 ``python -m benchmarks.chip_reading``. Generated scenes, deflated in tiles, are materialised: opened, looked
 at, cut into chips, checked and stored, in one process, which reads in one thread and writes in another.
 Beside that stands a read of the same files by rasterio alone, block by block into an array that is there
-already. GDAL's cache of blocks is held to
-a part of the files, as it is for a corpus; each turn finds all files unopened.
+already. GDAL's cache of blocks is held to a part of the files, as it is for a corpus; each turn finds all
+files unopened.
 
 Then batches of chips in random order are taken from the store and collated for the encoder. Beside that
 stands TorchGeo's RandomGeoSampler over a RasterDataset of the same files, in a DataLoader of such batches, in

@@ -18,8 +18,9 @@ import xxhash
 
 AT_ONCE = 1 << 20
 """Bytes that parts are gathered to before they are written."""
-MOST_BEHIND = 16
-"""Such pieces that wait to be written: about what becomes of a row of tiles that was unpacked at once."""
+MOST_BEHIND = 1 << 24
+"""Bytes that wait to be written: about what becomes of a row of tiles that was unpacked at once. Parts that
+are larger wait one at a time."""
 
 
 class ArrayWriter:
@@ -40,7 +41,8 @@ class ArrayWriter:
         self._lengths: list[int] = []
         self._waiting: list[np.ndarray] = []
         self._bytes = 0
-        self._writing: deque[Future[None]] = deque()
+        self._writing: deque[tuple[int, Future[None]]] = deque()
+        """Bytes of each piece that is not known to be written."""
         # XXH3 reads at ten times the speed of SHA-256, which would take longer than unpacking a raster. It
         # tells whether two builds are alike; nobody is kept from forging one by it.
         self._content = xxhash.xxh3_128()
@@ -76,15 +78,17 @@ class ArrayWriter:
         self._file.close()
 
     def _write(self) -> None:
-        self._settle(MOST_BEHIND)
+        self._settle(MOST_BEHIND - self._bytes)
         if self._bytes:
-            self._writing.append(self._beside.submit(self._put, self._waiting))
+            self._writing.append((self._bytes, self._beside.submit(self._put, self._waiting)))
             self._waiting, self._bytes = [], 0
 
     def _settle(self, behind: int) -> None:
-        """Wait until no more than so many pieces are to be written; raises what one of them raised."""
-        while len(self._writing) > behind or (self._writing and self._writing[0].done()):
-            self._writing.popleft().result()
+        """Wait until at most so many bytes are to be written; raises what writing others has raised."""
+        while self._writing and (
+            self._writing[0][1].done() or sum(size for size, _ in self._writing) > behind
+        ):
+            self._writing.popleft()[1].result()
 
     def _put(self, parts: Sequence[np.ndarray]) -> None:
         together = parts[0] if len(parts) == 1 else np.concatenate(parts)
